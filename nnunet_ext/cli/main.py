@@ -1,0 +1,67 @@
+"""``nnunet_ext COMMAND``: one thin module per command, imported only when its name or its help is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from nnunet_ext import __version__
+from nnunet_ext.utilities.errors import UsageError
+
+COMMANDS = (
+    "env",
+    "convert",
+    "link",
+    "plan",
+    "check",
+    "inspect",
+    "predict",
+    "classify",
+    "evaluate",
+    "report",
+    "phantom",
+    "demo",
+)
+
+
+def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser with the sub-parsers of `commands`."""
+    parser = argparse.ArgumentParser(
+        prog="nnunet_ext",
+        description="Learning from more than the target images and labels, as nnU-Net v2 trainers. Train and predict"
+        " with nnUNetv2_train -tr UCITrainer and nnUNetv2_predict; these commands do the rest.",
+    )
+    parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in commands:
+        module = import_module(f"nnunet_ext.cli.{name}")
+        subparser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
+        subparser.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(subparser)
+        subparser.add_argument("--quiet", action="store_true", help="no progress bars, errors only")
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns: its exit code; 1 with one line on stderr for input that cannot be used, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    named = [arguments[0]] if arguments and arguments[0] in COMMANDS else COMMANDS
+    args = build_parser(named).parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except UsageError as error:
+        print(f"nnunet_ext {args.command}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nnunet_ext {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""What a converter hands to the common machinery: cases, where they come from, and how one of them is converted.
+
+A converter is a module with
+
+- ``HELP: str``, one line; ``NAME: str``, the default name of the data set; ``OPTIONS: tuple[str, ...]``, the options of
+  ``nnunet_ext convert`` beyond the common ones that it takes;
+- ``plan(source: Path, **options) -> Conversion``, which looks at names and tables only and opens no image.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nnunet_ext.utilities.errors import UsageError
+
+Split = Literal["train", "val", "test"]
+Entry = dict[str, Any]
+
+
+class BadCaseError(Exception):
+    """One case cannot be converted; the message says why, in words for the user."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT with or without its label map, or one X-ray with its classes.
+
+    `split` is what the source says; CTs know only train and test. A `problem` found while planning, such as a missing
+    label file, makes this a bad case that is never opened.
+    """
+
+    name: str
+    patient: str
+    split: Split
+    image: Path
+    label: Path | None = None
+    classes: tuple[int, ...] | None = None
+    problem: str | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The source files of the case, image first."""
+        return [self.image] if self.label is None else [self.image, self.label]
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the case comes with a label map or classes."""
+        return self.label is not None or self.classes is not None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A planned conversion.
+
+    `process(case, folder)` checks one case, writes its files below `folder` and returns what the manifest says about
+    it; it runs in worker processes, so it is importable, and raises BadCaseError before it has written anything.
+    `finish(folder, conversion, entries)` writes what describes the data set as a whole. `tables` are source files that
+    concern all cases (lists, label tables).
+    """
+
+    converter: str
+    source: Path
+    cases: tuple[Case, ...]
+    dataset_json: dict[str, Any]
+    process: Callable[[Case, Path], Entry]
+    finish: Callable[[Path, Conversion, dict[str, Entry]], None]
+    options: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Path, ...] = ()
+    folds: Callable[[dict[str, str]], list[dict[str, list[str]]]] | None = None
+    """CT only: case name -> patient of the training cases, to the content of ``splits_final.json``."""
+
+    def relative(self, path: Path) -> str:
+        """How the manifest names a source file: its path below the source folder, or its own path outside of it."""
+        return path.relative_to(self.source).as_posix() if path.is_relative_to(self.source) else path.as_posix()
+
+
+def place(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link where the file system allows it, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def needed_folder(folder: Path, what: str) -> Path:
+    """`folder`; raises UsageError that says `what` was expected there when it does not exist."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} does not exist; expected {what} (layouts: docs/reference/datasets.md)")
+    return folder
+
+
+def case_name(path: Path) -> str:
+    """File name without its ``.nii.gz`` or ``.nii``."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def nifti_files(folder: Path) -> list[Path]:
+    """The visible ``.nii`` and ``.nii.gz`` files of one folder, sorted."""
+    return sorted(f for f in folder.iterdir() if f.name.endswith((".nii.gz", ".nii")) and not f.name.startswith("."))
+
+
+def list_file(folder: Path, split: Split, suffix: str) -> Path:
+    """The file of `folder` whose name speaks of `split` and of no other, such as ``train_label.csv``.
+
+    ``validation`` counts as ``val``; ``train_val.csv`` speaks of two and is never taken.
+
+    Raises:
+        UsageError: none or several.
+    """
+    found = [f for f in sorted(needed_folder(folder, "lists").glob(f"*{suffix}")) if _splits_in_name(f) == {split}]
+    if len(found) != 1:
+        names = ", ".join(f.name for f in found) or "none"
+        raise UsageError(f"{folder} must hold exactly one {split} list such as {split}{suffix}; found: {names}")
+    return found[0]
+
+
+def _splits_in_name(path: Path) -> set[str]:
+    words = path.stem.lower().replace("-", "_").replace("validation", "val").split("_")
+    return {"train", "val", "test"}.intersection(words)
+
+
+def reference(title: str, url: str, licence: str) -> dict[str, str]:
+    """The keys of dataset.json that say where data come from and under which terms."""
+    return {"description": title, "reference": url, "licence": licence}
+
+
+def unique_by_name(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """`cases`, sorted by name.
+
+    Raises:
+        UsageError: two share a name; both files are named.
+    """
+    by_name: dict[str, Case] = {}
+    for case in cases:
+        if case.name in by_name:
+            raise UsageError(
+                f"two cases are called {case.name}: {by_name[case.name].image} and {case.image}; remove one"
+            )
+        by_name[case.name] = case
+    return tuple(by_name[name] for name in sorted(by_name))

@@ -1,0 +1,54 @@
+"""One function over many cases in worker processes: ordered results, a progress bar, no hang."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from nnunet_ext.utilities.errors import UsageError
+
+T = TypeVar("T")
+
+
+def run_parallel(
+    function: Callable[..., T], items: Sequence[tuple[Any, ...]], processes: int, description: str, quiet: bool = False
+) -> list[T]:
+    """``[function(*item) for item in items]``, in `processes` spawned workers (in this process if 1).
+
+    An exception of one item cancels the rest and is raised here, as is Ctrl-C, after the running items have ended.
+
+    Raises:
+        UsageError: a worker died (killed, out of memory).
+    """
+    bar = tqdm(total=len(items), desc=description, disable=True if quiet else None)
+    with bar:
+        if processes == 1 or len(items) < 2:
+            results = []
+            for item in items:
+                results.append(function(*item))
+                bar.update()
+            return results
+        executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), _ignore_interrupt)
+        try:
+            futures = [executor.submit(function, *item) for item in items]
+            for future in as_completed(futures):
+                future.result()
+                bar.update()
+            return [future.result() for future in futures]
+        except BrokenProcessPool:
+            raise UsageError(
+                f"a worker process died while {description} (killed, or out of memory?); try again with a smaller -np"
+            ) from None
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupt() -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides what happens, so workers stay silent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

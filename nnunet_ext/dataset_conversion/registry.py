@@ -1,0 +1,25 @@
+"""The data sets that ``nnunet_ext convert`` knows."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from types import ModuleType
+
+from nnunet_ext.utilities.errors import UsageError
+
+CONVERTERS = {
+    "covid19_20": "nnunet_ext.dataset_conversion.covid19_20",
+    "covid_ct_seg": "nnunet_ext.dataset_conversion.covid_ct_seg",
+    "chestxray14": "nnunet_ext.dataset_conversion.chestxray14",
+    "chestxr": "nnunet_ext.dataset_conversion.chestxr",
+}
+
+
+def converter(name: str) -> ModuleType:
+    """The module that converts data set `name`; raises UsageError for an unknown name."""
+    if name not in CONVERTERS:
+        near = difflib.get_close_matches(name, CONVERTERS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"unknown data set {name!r}; {hint}known: {', '.join(CONVERTERS)}")
+    return import_module(CONVERTERS[name])

@@ -1,0 +1,171 @@
+"""What an evaluation found: one row per case and class, its summary, and the files that hold both."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunet_ext.evaluation.metrics import DEFINITIONS, MILLIMETRE_METRICS
+from nnunet_ext.utilities.errors import UsageError
+from nnunet_ext.utilities.files import atomic_path, load_json, save_json
+
+CSV_NAME, JSON_NAME = "metrics.csv", "evaluation.json"
+COLUMNS = ("case", "class", *DEFINITIONS, "TP", "FP", "FN", "TN", "reference_ml", "prediction_ml")
+RULES = {
+    "both_empty": "every metric is nan: left out of mean, std and median, counted as 'undefined'",
+    "one_empty": "HD, HD95, ASD and ASSD are infinite, DSC, IoU and NSD are 0; SEN is nan without reference, PPV"
+    " without prediction",
+    "mean": "mean and std (sample, n - 1) are over the n finite values; 'infinite' counts what they leave out",
+    "median": "over finite and infinite values, so that a missed lesion counts",
+}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Metrics of a folder of predictions.
+
+    Attributes:
+        rows: one dictionary per case and class with the keys `COLUMNS`, ordered by case, then class.
+        reference: folder of the references.
+        prediction: folder of the predictions.
+        tolerance_mm: tolerance of NSD.
+        only_predicted: whether references without a prediction were left out.
+        missing: cases without a prediction, scored as empty ones.
+    """
+
+    rows: list[Row]
+    reference: str
+    prediction: str
+    tolerance_mm: float
+    only_predicted: bool = False
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def cases(self) -> list[str]:
+        """Names of the cases, in order."""
+        return list(dict.fromkeys(row["case"] for row in self.rows))
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in order."""
+        return list(dict.fromkeys(row["class"] for row in self.rows))
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        """class -> metric -> mean, std, median, n, infinite, undefined (see `RULES`)."""
+        return {
+            name: {
+                metric: summarise([row[metric] for row in self.rows if row["class"] == name]) for metric in DEFINITIONS
+            }
+            for name in self.classes
+        }
+
+    def mean_over_classes(self, metric: str) -> dict[str, float]:
+        """case -> mean of `metric` over its classes; undefined ones left out, nan where all are."""
+        grouped = {case: [row[metric] for row in self.rows if row["case"] == case] for case in self.cases}
+        return {
+            case: _mean([v for v in values if not math.isnan(v)]) if values else math.nan
+            for case, values in grouped.items()
+        }
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``metrics.csv`` and ``evaluation.json`` (not ``summary.json``: that is nnU-Net's); returns both."""
+        with atomic_path(folder / CSV_NAME) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        header = {key: value for key, value in asdict(self).items() if key != "rows"}
+        definitions = {**DEFINITIONS, "NSD": f"{DEFINITIONS['NSD']} ({self.tolerance_mm:g} mm)"}
+        content = header | {"num_cases": len(self.cases), "definitions": definitions, "rules": RULES}
+        save_json(_json_numbers(content | {"summary": self.summary()}), folder / JSON_NAME)
+        return [folder / CSV_NAME, folder / JSON_NAME]
+
+    @classmethod
+    def load(cls, folder: Path) -> EvaluationResult:
+        """Read what `save` wrote.
+
+        Raises:
+            UsageError: not a folder of ``nnunet_ext evaluate``.
+        """
+        if not (folder / CSV_NAME).is_file() or not (folder / JSON_NAME).is_file():
+            raise UsageError(
+                f"{folder} has no {CSV_NAME} and {JSON_NAME}; run: nnunet_ext evaluate GT PRED -o {folder}"
+            )
+        header = load_json(folder / JSON_NAME)
+        with (folder / CSV_NAME).open(newline="", encoding="utf-8") as file:
+            rows: list[Row] = [{**row, **_numbers(row, folder / CSV_NAME)} for row in csv.DictReader(file)]
+        try:
+            return cls(rows, **{key: header[key] for key in cls.__dataclass_fields__ if key != "rows"})
+        except KeyError as error:
+            raise UsageError(f"{folder / JSON_NAME} has no {error}; run nnunet_ext evaluate again") from None
+
+    def table(self) -> str:
+        """A table for the terminal: mean ± std per class, and what the means leave out."""
+        summary = self.summary()
+        width = max(5, *(len(name) for name in summary))
+        lines = [f"{'class':<{width}} " + " ".join(f"{metric:>13}" for metric in TABLE_METRICS)]
+        notes = []
+        for name, metrics in summary.items():
+            cells = [f"{spell(m, metrics[m]['mean']):>6} ±{spell(m, metrics[m]['std']):>6}" for m in TABLE_METRICS]
+            lines.append(f"{name:<{width}} " + " ".join(f"{cell:>13}" for cell in cells))
+            undefined, infinite = metrics["DSC"]["undefined"], metrics["HD"]["infinite"]
+            if undefined:
+                notes.append(f"{name}: {undefined} of {len(self.cases)} cases empty in both, left out")
+            if infinite:
+                notes.append(
+                    f"{name}: {infinite} of {len(self.cases)} cases empty in one only: DSC and NSD 0, distances"
+                    " infinite and left out of their mean"
+                )
+        head = f"{len(self.cases)} cases, mean ± standard deviation, distances in mm, NSD at {self.tolerance_mm:g} mm"
+        return "\n".join([head, *lines, *notes])
+
+
+TABLE_METRICS = ("DSC", "IoU", "SEN", "SPE", "PPV", "HD95", "ASSD", "NSD")
+
+
+def spell(metric: str, value: float) -> str:
+    """4 decimals for overlap, 2 for millimetres, ``inf`` and a dash for what is undefined."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.2f}" if metric in MILLIMETRE_METRICS else f"{value:.4f}"
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """mean, std, median, n, infinite, undefined of one metric (see `RULES`); nan where there is nothing."""
+    defined = [value for value in values if not math.isnan(value)]
+    finite = [value for value in defined if math.isfinite(value)]
+    return {
+        "mean": _mean(finite),
+        "std": float(np.std(finite, ddof=1)) if len(finite) > 1 else math.nan,
+        "median": float(np.median(defined)) if defined else math.nan,
+        "n": len(finite),
+        "infinite": len(defined) - len(finite),
+        "undefined": len(values) - len(defined),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _numbers(row: dict[str, str], path: Path) -> Row:
+    """The numeric columns of a line of ``metrics.csv``."""
+    try:
+        return {column: float(row[column]) for column in COLUMNS[2:]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not a table of nnunet_ext evaluate ({error}); run it again") from None
+
+
+def _json_numbers(value: Any) -> Any:
+    """Strict JSON has neither: nan becomes null, infinity the string "inf"."""
+    if isinstance(value, dict):
+        return {key: _json_numbers(element) for key, element in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value

@@ -1,0 +1,113 @@
+"""The command line of the converters: exit codes, output, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunet_ext.cli.main import main
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    return tmp_path
+
+
+def make_source(folder, shape=(3, 5, 4), number=3):
+    generator = np.random.default_rng(0)
+    for case in range(1, number + 1):
+        values = generator.integers(-1000, 300, shape).astype(np.int16)
+        for kind, array in (("ct", values), ("seg", (values > 0).astype(np.uint8))):
+            path = folder / "Train" / f"volume-covid19-A-{case:04d}_{kind}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(path), useCompression=True, compressionLevel=1)
+    return str(folder)
+
+
+def test_list(capsys):
+    assert main(["convert", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["covid19_20", "covid_ct_seg", "chestxray14", "chestxr"]
+
+
+def test_convert_then_nothing_to_do(folders, capsys):
+    source = make_source(folders / "source")
+    command = ["convert", "covid19_20", source, "--id", "115", "--name", "Mine", "-np", "1"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "Dataset115_Mine: 3 train" in out
+    assert "next: nnUNetv2_plan_and_preprocess -d 115 --verify_dataset_integrity" in out
+    assert main(command) == 0
+    assert "is up to date" in capsys.readouterr().out
+
+
+def test_quiet_says_nothing(folders, capfd):
+    assert main(["convert", "covid19_20", make_source(folders / "source"), "--id", "7", "-np", "1", "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert names(folders / "nnUNet_raw") == ["Dataset007_COVID1920"]
+
+
+def test_skipped_cases_are_reported(folders, capsys):
+    source = make_source(folders / "source")
+    (folders / "source" / "Train" / "volume-covid19-A-0002_seg.nii.gz").write_bytes(b"no image")
+    command = ["convert", "covid19_20", source, "--id", "115", "-np", "1"]
+    assert main(command) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "volume-covid19-A-0002: label volume-covid19-A-0002_seg.nii.gz is unreadable" in captured.err
+    assert names(folders / "nnUNet_raw") == []
+    assert main([*command, "--skip-bad"]) == 0
+    assert "skipped volume-covid19-A-0002: label" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "convert needs DATASET SRC --id ID"),
+        (["covid19_20", "src"], "convert needs DATASET SRC --id ID"),
+        (["covid1920", "src", "--id", "1"], "did you mean covid19_20?"),
+        (["covid19_20", "nowhere", "--id", "1"], "nowhere does not exist"),
+        (["covid19_20", "src", "--id", "1", "--task", "lung"], "--task does not apply to covid19_20"),
+        (["chestxr", "src", "--id", "1", "--coronacases-window", "-1000", "1"], "--coronacases-window does not apply"),
+        (["covid_ct_seg", "src", "--id", "1", "--lists", "x"], "--lists does not apply to covid_ct_seg"),
+    ],
+)
+@pytest.mark.usefixtures("folders")
+def test_usage_errors(capsys, arguments, message):
+    assert main(["convert", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("nnunet_ext convert: error: ") and message in error and len(error.splitlines()) == 1
+
+
+def test_without_nnunet_raw(folders, monkeypatch, capsys):
+    monkeypatch.delenv("nnUNet_raw")
+    assert main(["convert", "covid19_20", make_source(folders / "source"), "--id", "1", "-np", "1"]) == 1
+    assert "nnUNet_raw is not set" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c_leaves_nothing(folders):
+    source = make_source(folders / "source", shape=(24, 160, 160), number=12)
+    raw = folders / "nnUNet_raw"
+    command = [sys.executable, "-m", "nnunet_ext.cli.main", "convert", "covid19_20", source, "--id", "115", "-np", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(raw.glob(".*/labelsTr/*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, error
+    assert "Traceback" not in error and "nnunet_ext convert: interrupted" in error
+    assert names(raw) == []

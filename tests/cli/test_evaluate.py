@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunet_ext.cli import evaluate
+from nnunet_ext.utilities.errors import UsageError
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for folder in ("labelsTs", "predictions"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            labels = np.zeros((3, 4, 5), np.uint8)
+            labels[1, 1:3, 1:3] = 1
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels), str(tmp_path / folder / f"{name}.nii.gz"))
+    content = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    return str(tmp_path / "labelsTs"), str(tmp_path / "predictions")
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    parser.add_argument("--quiet", action="store_true")
+    return evaluate.run(parser.parse_args(["-np", "1", *arguments]))
+
+
+def test_prints_a_table_and_writes_beside_the_predictions(folders, tmp_path, capsys):
+    assert run(*folders) == 0
+    printed = capsys.readouterr().out
+    assert "2 cases" in printed and "1.0000" in printed and "metrics.csv" in printed
+    assert {"metrics.csv", "evaluation.json"} <= {file.name for file in (tmp_path / "predictions").iterdir()}
+
+
+def test_output_folder_and_quiet(folders, tmp_path, capsys):
+    assert run(*folders, "-o", str(tmp_path / "new" / "folder"), "--quiet") == 0
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert (tmp_path / "new" / "folder" / "metrics.csv").is_file()
+
+
+def test_says_what_was_left_out(folders, tmp_path, capsys):
+    (tmp_path / "predictions" / "a.nii.gz").unlink()
+    with pytest.raises(UsageError, match="1 of 2 references"):
+        run(*folders)
+    run(*folders, "--only-predicted")
+    assert "restricted to the 1 cases" in capsys.readouterr().out
+    run(*folders, "--allow-missing")
+    assert "1 cases scored as empty: a" in capsys.readouterr().out
+
+
+def test_the_two_flags_exclude_each_other(folders, capsys):
+    with pytest.raises(SystemExit):
+        run(*folders, "--only-predicted", "--allow-missing")
+    assert "not allowed with" in capsys.readouterr().err

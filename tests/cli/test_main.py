@@ -1,0 +1,50 @@
+import subprocess
+import sys
+
+import pytest
+from toy import REPOSITORY
+
+from nnunet_ext.cli.main import COMMANDS, build_parser, main
+
+HEAVY = ("torch", "numpy", "nnunetv2", "SimpleITK", "scipy", "matplotlib", "pandas")
+
+
+def test_help_lists_every_command_and_imports_nothing_heavy() -> None:
+    code = "import sys; from nnunet_ext.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert all(f"\n    {name} " in result.stdout for name in COMMANDS)
+    assert result.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_quiet(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([name, "--help"])
+    assert exit_.value.code == 0
+    assert "--quiet" in capsys.readouterr().out
+
+
+def test_a_usage_error_is_one_line_without_traceback(
+    capsys: pytest.CaptureFixture[str], no_nnunet_folders: None
+) -> None:
+    assert main(["link", "115", "--xray", "700"]) == 1
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.count("\n") == 1
+    assert output.err.startswith("nnunet_ext link: error: nnUNet_") and "is not set; run: export" in output.err
+
+
+def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunet_ext.cli.env.run", interrupt)
+    assert main(["env"]) == 130
+    assert capsys.readouterr().err == "nnunet_ext env: interrupted\n"
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        build_parser().parse_args(["nothing"])
+    assert exit_.value.code == 2
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from nnunet_ext.evaluation.evaluate import evaluate_folders, find_dataset_json
+from nnunet_ext.evaluation.results import CSV_NAME, JSON_NAME, EvaluationResult, spell, summarise
+from nnunet_ext.utilities.errors import UsageError
+
+SPACING = (5.0, 2.0, 0.5)  # z, y, x
+
+
+def write(path, labels, spacing=SPACING, origin=(0.0, 0.0, 0.0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = SimpleITK.GetImageFromArray(np.asarray(labels))
+    image.SetSpacing(spacing[::-1])
+    image.SetOrigin(origin)
+    SimpleITK.WriteImage(image, str(path))
+
+
+def volume(*positions, value=1):
+    labels = np.zeros((4, 6, 8), dtype=np.uint8)
+    for position in positions:
+        labels[position] = value
+    return labels
+
+
+def dataset_json(path, labels=None, file_ending=".nii.gz"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"labels": labels or {"background": 0, "lesion": 1}, "file_ending": file_ending}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Four cases: a hit, a near miss, a missed lesion, nothing in both."""
+    reference, prediction = tmp_path / "data" / "labelsTs", tmp_path / "predictions"
+    dataset_json(prediction / "dataset.json")
+    pairs = {
+        "hit": (volume((1, 1, 1)), volume((1, 1, 1))),
+        "near": (volume((0, 0, 1), (0, 0, 2)), volume((0, 0, 2), (0, 0, 6))),
+        "missed": (volume((2, 2, 2)), volume()),
+        "nothing": (volume(), volume()),
+    }
+    for name, pair in pairs.items():
+        for folder, labels in zip((reference, prediction), pair, strict=True):
+            write(folder / f"{name}.nii.gz", labels)
+    (prediction / "plans.json").write_text("{}")
+    (prediction / "predict_from_raw_data_args.json").write_text("{}")
+    (prediction / "summary.json").write_text("nnU-Net's own")
+    return reference, prediction
+
+
+def rows_by_case(result):
+    return {row["case"]: row for row in result.rows}
+
+
+def test_spacing_is_in_the_order_of_the_array(folders):
+    rows = rows_by_case(evaluate_folders(*folders, tolerance_mm=0.5, quiet=True))
+    assert list(rows) == ["hit", "missed", "near", "nothing"]
+    near = rows["near"]  # the numbers of test_metrics.test_three_voxels_by_hand: along x, 0.5 mm
+    assert [near[name] for name in ("DSC", "HD", "HD95", "ASD", "ASSD", "NSD")] == pytest.approx(
+        [0.5, 2.0, 1.9, 1.0, 0.625, 0.75]
+    )
+    assert (near["TP"], near["FP"], near["FN"], near["TN"]) == (1, 1, 1, 189)
+    assert near["reference_ml"] == near["prediction_ml"] == pytest.approx(2 * 0.005)
+    assert rows["missed"]["HD"] == math.inf and rows["missed"]["DSC"] == 0
+    assert math.isnan(rows["nothing"]["DSC"])
+
+
+def test_summary_says_what_the_means_leave_out(folders):
+    summary = evaluate_folders(*folders, quiet=True).summary()["lesion"]
+    assert summary["DSC"] == pytest.approx(
+        {"mean": 0.5, "std": 0.5, "median": 0.5, "n": 3, "infinite": 0, "undefined": 1}
+    )
+    assert summary["HD"]["mean"] == pytest.approx(1.0) and summary["HD"]["median"] == 2.0
+    assert (summary["HD"]["n"], summary["HD"]["infinite"], summary["HD"]["undefined"]) == (2, 1, 1)
+
+
+def test_summarise_nothing_and_only_infinities():
+    assert math.isnan(summarise([])["mean"]) and math.isnan(summarise([math.nan])["median"])
+    only = summarise([math.inf, math.inf])
+    assert math.isnan(only["mean"]) and only["median"] == math.inf and only["infinite"] == 2
+
+
+def test_result_does_not_depend_on_the_number_of_workers(folders):
+    one, three = (evaluate_folders(*folders, num_processes=n, quiet=True) for n in (1, 3))
+    assert repr(one) == repr(three)  # repr: nan equals itself
+
+
+def test_files(folders, tmp_path):
+    result = evaluate_folders(*folders, quiet=True)
+    result.save(folders[1])
+    assert (folders[1] / "summary.json").read_text() == "nnU-Net's own"
+    content = json.loads((folders[1] / JSON_NAME).read_text(), parse_constant=pytest.fail)
+    assert content["tolerance_mm"] == 3.0 and "3 mm" in content["definitions"]["NSD"]
+    assert content["summary"]["lesion"]["HD"]["infinite"] == 1
+    assert "infinite" in content["rules"]["one_empty"]
+    with (folders[1] / CSV_NAME).open() as file:
+        assert [row["case"] for row in csv.DictReader(file)] == result.cases
+    assert repr(EvaluationResult.load(folders[1])).replace(".0,", ",") == repr(result).replace(".0,", ",")
+    with pytest.raises(UsageError, match="run: nnunet_ext evaluate"):
+        EvaluationResult.load(tmp_path)
+    (folders[1] / CSV_NAME).write_text("case,class,DSC\na,b,c\n")
+    with pytest.raises(UsageError, match="not a table of nnunet_ext evaluate"):
+        EvaluationResult.load(folders[1])
+
+
+def test_table_names_empty_cases(folders):
+    table = evaluate_folders(*folders, quiet=True).table()
+    assert "0.5000 ±0.5000" in table
+    assert "1 of 4 cases empty in both" in table and "1 of 4 cases empty in one only" in table
+    assert spell("DSC", 0.5) == "0.5000" and spell("HD95", 1.5) == "1.50" and spell("HD", math.inf) == "inf"
+
+
+def test_missing_prediction_is_an_error_unless_allowed(folders):
+    (folders[1] / "hit.nii.gz").unlink()
+    with pytest.raises(UsageError, match=r"1 of 4 references .*: hit \(--allow-missing .* --only-predicted"):
+        evaluate_folders(*folders, quiet=True)
+    allowed = evaluate_folders(*folders, allow_missing=True, quiet=True)
+    assert allowed.missing == ["hit"] and rows_by_case(allowed)["hit"]["DSC"] == 0.0
+    restricted = evaluate_folders(*folders, only_predicted=True, quiet=True)
+    assert restricted.cases == ["missed", "near", "nothing"] and restricted.missing == []
+    with pytest.raises(UsageError, match="exclude each other"):
+        evaluate_folders(*folders, allow_missing=True, only_predicted=True)
+
+
+@pytest.mark.parametrize("flags", [{}, {"only_predicted": True}, {"allow_missing": True}])
+def test_extra_prediction_is_an_error(folders, flags):
+    write(folders[1] / "extra.nii.gz", volume())
+    with pytest.raises(UsageError, match="1 predictions have no reference .*: extra"):
+        evaluate_folders(*folders, quiet=True, **flags)
+
+
+def test_no_predictions_at_all(folders):
+    for file in folders[1].glob("*.nii.gz"):
+        file.unlink()
+    with pytest.raises(UsageError, match=r"no files that end in .nii.gz"):
+        evaluate_folders(*folders, only_predicted=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": np.zeros((4, 6, 9), np.uint8)}, r"shape \(4, 6, 8\) and \(4, 6, 9\)"),
+        ({"spacing": (5.0, 2.0, 0.6)}, r"spacing \(5.0, 2.0, 0.5\) and \(5.0, 2.0, 0.6\)"),
+        ({"origin": (3.0, 0.0, 0.0)}, "origin"),
+    ],
+)
+def test_misaligned_predictions_are_listed(folders, change, words):
+    for name in ("hit", "near"):
+        write(folders[1] / f"{name}.nii.gz", **({"labels": volume()} | change))
+    with pytest.raises(UsageError, match=f"2 predictions are not on the grid.*hit.*{words}.*near"):
+        evaluate_folders(*folders, quiet=True)
+
+
+def test_flipped_direction_is_misaligned(folders):
+    path = folders[1] / "hit.nii.gz"
+    image = SimpleITK.ReadImage(str(path))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(path))
+    with pytest.raises(UsageError, match="direction"):
+        evaluate_folders(*folders, quiet=True)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_unknown_value_is_named(folders, num_processes):
+    write(folders[1] / "hit.nii.gz", volume((1, 1, 1), value=255))
+    with pytest.raises(UsageError, match=r"hit.nii.gz holds values 255; dataset.json knows only 0, 1"):
+        evaluate_folders(*folders, num_processes=num_processes, quiet=True)
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 70000.0])
+def test_values_that_are_no_labels(folders, value):
+    write(folders[1] / "hit.nii.gz", volume((1, 1, 1)).astype(np.float32) * np.float32(value))
+    with pytest.raises(UsageError, match="values that are no labels"):
+        evaluate_folders(*folders, quiet=True)
+
+
+def test_nan_is_no_label(tmp_path):
+    dataset_json(tmp_path / "dataset.json", file_ending=".mha")  # ITK reads nan in NIfTI as 0
+    write(tmp_path / "labelsTs" / "a.mha", volume())
+    write(tmp_path / "predictions" / "a.mha", volume().astype(np.float32) * np.float32(np.nan))
+    with pytest.raises(UsageError, match="values that are no labels"):
+        evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True)
+
+
+def test_float_labels_are_labels(folders):
+    write(folders[1] / "hit.nii.gz", volume((1, 1, 1)).astype(np.float32))
+    assert rows_by_case(evaluate_folders(*folders, quiet=True))["hit"]["DSC"] == 1.0
+
+
+def test_corrupt_file_is_named(folders):
+    (folders[1] / "near.nii.gz").write_bytes(b"not an image")
+    with pytest.raises(UsageError, match=r"near.nii.gz cannot be read"):
+        evaluate_folders(*folders, quiet=True)
+
+
+def test_regions_and_ignore_label(tmp_path):
+    reference, prediction = tmp_path / "labelsTr", tmp_path / "predictions"
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3})
+    write(reference / "a.nii.gz", volume((0, 0, 0), value=1) + volume((0, 0, 1), value=2) + volume((3, 5, 7), value=3))
+    write(prediction / "a.nii.gz", volume((0, 0, 0), (0, 0, 1), value=1) + volume((3, 5, 7), value=2))
+    whole, core = evaluate_folders(reference, prediction, quiet=True).rows
+    assert (whole["class"], whole["DSC"], whole["FP"]) == ("whole", 1.0, 0)
+    assert (core["class"], core["DSC"], core["HD"]) == ("core", 0.0, math.inf)
+
+
+def test_mean_over_classes_leaves_out_undefined_ones(tmp_path):
+    reference, prediction = tmp_path / "labelsTr", tmp_path / "predictions"
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "one": 1, "two": 2})
+    for name, value in (("a", 1), ("b", 0)):
+        for folder in (reference, prediction):
+            write(folder / f"{name}.nii.gz", volume((0, 0, 0), value=value))
+    means = evaluate_folders(reference, prediction, quiet=True).mean_over_classes("DSC")
+    assert means["a"] == 1.0 and math.isnan(means["b"])
+
+
+def test_png_has_spacing_one_and_no_volume(tmp_path):
+    dataset_json(tmp_path / "dataset.json", file_ending=".png")
+    for folder, column in (("labelsTs", 1), ("predictions", 4)):
+        image = np.zeros((5, 7), np.uint8)
+        image[2, column] = 1
+        write(tmp_path / folder / "a.png", image, spacing=(0.25, 0.25), origin=(0.0, 0.0))
+    row = evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True).rows[0]
+    assert row["HD"] == 3.0 and math.isnan(row["reference_ml"])
+
+
+def test_coloured_png_is_refused(tmp_path):
+    dataset_json(tmp_path / "dataset.json", file_ending=".png")
+    for folder in ("labelsTs", "predictions"):
+        (tmp_path / folder).mkdir()
+        image = SimpleITK.GetImageFromArray(np.zeros((5, 7, 3), np.uint8), isVector=True)
+        SimpleITK.WriteImage(image, str(tmp_path / folder / "a.png"))
+    with pytest.raises(UsageError, match="3 colour channels"):
+        evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True)
+
+
+def test_tiff_takes_the_spacing_of_its_json(tmp_path):
+    dataset_json(tmp_path / "dataset.json", file_ending=".tif")
+    for folder, column in (("labelsTs", 1), ("predictions", 4)):
+        write(tmp_path / folder / "a.tif", volume((0, 0, column)))
+        (tmp_path / folder / "a.json").write_text(json.dumps({"spacing": [4.0, 3.0, 2.0]}))
+    assert evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True).rows[0]["HD"] == 6.0
+
+
+def test_dataset_json_of_a_model_is_found_from_its_validation_folder(tmp_path):
+    validation, reference = tmp_path / "model" / "fold_0" / "validation", tmp_path / "labelsTr"
+    expected = dataset_json(tmp_path / "model" / "dataset.json")
+    validation.mkdir(parents=True)
+    assert find_dataset_json(reference, validation) == expected
+    expected.unlink()
+    with pytest.raises(UsageError, match="--dataset-json"):
+        find_dataset_json(reference, validation)
+
+
+@pytest.mark.parametrize("content", [{"labels": {"background": 0, "a": 1}}, {"file_ending": ".nii.gz"}])
+def test_dataset_json_of_another_kind(folders, tmp_path, content):
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="must be a dataset.json of nnU-Net v2"):
+        evaluate_folders(*folders, dataset_json=tmp_path / "d.json", quiet=True)
+
+
+def test_wrong_arguments(folders, tmp_path):
+    with pytest.raises(UsageError, match="--tolerance -1"):
+        evaluate_folders(*folders, tolerance_mm=-1)
+    with pytest.raises(UsageError, match="-np 0"):
+        evaluate_folders(*folders, num_processes=0)
+    with pytest.raises(UsageError, match="absent is not a folder"):
+        evaluate_folders(folders[0], tmp_path / "absent")

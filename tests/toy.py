@@ -1,0 +1,108 @@
+"""Toy data sets, and the commands as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHIM = REPOSITORY / "nnunet_ext" / "nnunet_trainers"
+
+
+def command(name: str, *arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run an installed command as a user does; returns its exit code and what it printed."""
+    program = [str(Path(sys.executable).parent / name)]
+    if name == "nnunet_ext":
+        program = [sys.executable, "-m", "nnunet_ext.cli.main"]
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    result = subprocess.run(
+        [*program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    if check and result.returncode:
+        raise AssertionError(f"{name} {arguments} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
+    return result
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """nnU-Net's folders with a linked toy target (998) and toy X-rays (997)."""
+
+    root: Path
+    target: str = "Dataset998_Toy"
+    xrays: str = "Dataset997_ToyXrays"
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "nnUNet_preprocessed" / self.target
+
+    @property
+    def raw(self) -> Path:
+        return self.root / "nnUNet_raw" / self.target
+
+
+def write_toy_ct(folder: Path, num_cases: int = 5) -> None:
+    """Noise with a bright box (label 1) of varying place, 16 x 36 x 32 voxels at 3 x 1.5 x 1.5 mm."""
+    for sub in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / sub).mkdir(parents=True)
+    for case in range(num_cases + 1):
+        generator = np.random.default_rng(case)
+        image = generator.normal(-500, 100, (16, 36, 32)).astype(np.int16)
+        label = np.zeros(image.shape, np.uint8)
+        z, y, x = generator.integers(2, (8, 18, 16))
+        label[z : z + 6, y : y + 12, x : x + 10] = 1
+        image[label == 1] += 800
+        test = case == num_cases
+        for name, array in (
+            (f"images{'Ts' if test else 'Tr'}/toy_{case:03d}_0000", image),
+            (f"labelsTr/toy_{case:03d}", label),
+        ):
+            if test and name.startswith("labels"):
+                continue
+            volume = sitk.GetImageFromArray(array)
+            volume.SetSpacing((1.5, 1.5, 3.0))
+            sitk.WriteImage(volume, folder / f"{name}.nii.gz")
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "box": 1},
+        "numTraining": num_cases,
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def write_toy_xrays(folder: Path, num_images: int = 12) -> None:
+    """Noise whose brightness tells the class (dark, bright), 40 x 36 pixels."""
+    (folder / "imagesTr").mkdir(parents=True)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "split", "dark", "bright"])
+        for number in range(num_images):
+            bright = number % 2
+            pixels = np.random.default_rng(number).normal(60 + 120 * bright, 20, (40, 36)).clip(0, 255)
+            name = f"imagesTr/xray_{number:03d}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name)
+            writer.writerow([name, number, "test" if number >= num_images - 2 else "train", 1 - bright, bright])
+    classification = {"task": "multiclass", "classes": ["dark", "bright"], "labels_file": "labels.csv"}
+    content = {
+        "name": "ToyXrays",
+        "channel_names": {"0": "X-ray"},
+        "labels": {"background": 0},
+        "numTraining": num_images,
+        "file_ending": ".png",
+        "nnunet_ext": {"classification": classification},
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
