@@ -22,7 +22,14 @@ def prepared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     arguments = ("-d", 998, "-c", "3d_fullres", "--verify_dataset_integrity", "-np", 1, "-npfp", 1)
     command("nnUNetv2_plan_and_preprocess", *arguments, **folders, **low)
     command("nnunet_ext", "link", 998, "--xray", 997, "--quiet", **folders, **low)
-    tiny = ("num_epochs=2", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=1")
+    tiny = (
+        "num_epochs=2",
+        "num_iterations_per_epoch=2",
+        "num_val_iterations_per_epoch=1",
+        "save_every=1",
+        "seed=1",
+        "mirror_axes=[]",
+    )
     network = ("features_per_stage=[4,4,8,8,16,16]", "heads_per_stage=[1,1,2,2]", "blocks_per_stage=[1,1,1,1]")
     xrays = ("xray_batch_size=3", "xray_patch_size=[32,32]", "num_prototypes=8", "initial_lr=1e-3")
     shape = ("--patch-size", 16, 32, 32, "--batch-size", 2, "--features", 4, 8)

@@ -13,6 +13,7 @@ import SimpleITK
 from numpy.typing import NDArray
 from PIL import Image
 
+from nnunet_ext.evaluation.segmentation import NATURAL_IMAGE_ENDINGS
 from nnunet_ext.utilities.errors import UsageError
 
 Volume = NDArray[Any]
@@ -63,16 +64,15 @@ def draw_case(image: Path, reference: Path, prediction: Path, ignore_label: int 
         raise UsageError(f"image {grey.shape}, reference {labels.shape}, prediction {predicted.shape} differ in shape")
     if ignore_label is not None:
         labels = np.where(labels == ignore_label, 0, labels)
-    spacing = (1.0, 1.0) if image.suffix.lower() in (".png", ".bmp", ".jpg", ".jpeg") else volumes[0].GetSpacing()[::-1]
+    spacing = (1.0, 1.0) if image.suffix.lower() in NATURAL_IMAGE_ENDINGS else volumes[0].GetSpacing()[::-1]
     window = grey_window(grey, labels, predicted, is_ct)
     if grey.ndim == 2:
         return Overlay([draw_plane("image", "", grey, labels, predicted, spacing, window)], window)
     planes = []
     for axis, (name, origin) in enumerate(PLANES):
         index = largest_slice(labels if labels.any() else predicted, axis)
-        slices = [
-            volume.take(index, axis)[:: 1 if axis == 0 else -1] for volume in (grey, labels, predicted)
-        ]  # head up
+        head_up = 1 if axis == 0 else -1
+        slices = [volume.take(index, axis)[::head_up] for volume in (grey, labels, predicted)]
         in_plane = tuple(s for i, s in enumerate(spacing) if i != axis)
         caption = f"slice {index + 1} of {grey.shape[axis]} {origin}"
         planes.append(draw_plane(name, caption, slices[0], slices[1], slices[2], in_plane, window))

@@ -1,7 +1,8 @@
 """Lesions of the lungs: where they are and how dense.
 
 Each function draws one finding for given lungs and returns ``(weight, density)``: weight in [0, 1] is the share of the
-lesion in each voxel, density its Hounsfield units. The mask of a finding is ``weight > MASK_THRESHOLD`` in the lungs.
+lesion in each voxel, density its Hounsfield units. Weights are 0 outside the lungs. The mask of a
+finding is ``weight > MASK_THRESHOLD``.
 """
 
 from __future__ import annotations

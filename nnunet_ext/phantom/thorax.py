@@ -90,7 +90,7 @@ def thorax(
         for weight, density in FINDINGS[finding](_generator(seed, finding), position, lungs):
             # A lesion never makes its vessels lighter.
             ct += weight * np.maximum(density - ct, 0)
-            mask |= lungs & (weight > MASK_THRESHOLD)
+            mask |= weight > MASK_THRESHOLD
         lesions = {name: earlier & ~mask for name, earlier in lesions.items()} | {finding: mask}
     return Patient(seed, spacing, tuple(findings), _scan(_generator(seed, "noise"), ct), tissues, lesions)
 

@@ -49,6 +49,12 @@ class Settings:
     weight_decay: float = bounded(3e-5, 0, 1, help="weight decay of the optimiser")
     gradient_clip: float = bounded(12.0, 1e-6, help="largest norm of the gradient")
     oversample_foreground_percent: float = bounded(0.33, 0, 1, help="share of patches centred on foreground")
+    mirror_axes: tuple[int, ...] | None = bounded(
+        None,
+        0,
+        2,
+        help="spatial axes mirrored in training and at prediction; []: no mirroring; none: nnU-Net's choice, all",
+    )
     save_every: int = bounded(10, 1, help="epochs between two checkpoints")
     seed: int | None = described(None, "seed of Python, NumPy and torch; none: not seeded")
 
@@ -91,7 +97,8 @@ class Settings:
 
     def changed(self) -> dict[str, Any]:
         """Only what differs from the defaults."""
-        return {k: v for k, v in self.to_dict().items() if v != type(self)().to_dict()[k]}
+        defaults = type(self)().to_dict()
+        return {k: v for k, v in self.to_dict().items() if v != defaults[k]}
 
 
 def _checked(settings: Settings, field: dataclasses.Field[Any]) -> Any:

@@ -201,6 +201,15 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         network = self.network.module if self.is_ddp else self.network
         return getattr(network, "_orig_mod", network)
 
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802  (the host's name)
+        """As the host, with the mirrored axes of the settings; prediction follows them."""
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if self.settings.mirror_axes is not None:
+            mirror_axes = self.inference_allowed_mirroring_axes = self.settings.mirror_axes or None
+        return rotation, dummy_2d, initial_patch_size, mirror_axes
+
     # ---- start and end ----------------------------------------------------------------------------------------
 
     def _use_local_device(self, device: torch.device) -> None:
@@ -263,6 +272,13 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         for loader in (self.dataloader_train, self.dataloader_val):
             if hasattr(loader, "_finish"):
                 loader._finish()
+
+    def common_seed(self) -> int:
+        """The setting `seed`, or a random number; the same on all ranks."""
+        seed: list[Any] = [self.settings.seed if self.settings.seed is not None else int(torch.randint(2**31, ()))]
+        if self.is_ddp:
+            dist.broadcast_object_list(seed)
+        return int(seed[0])
 
     # ---- logging ----------------------------------------------------------------------------------------------
 

@@ -57,16 +57,14 @@ class NetworkReport:
 def inspect_network(trainer: str, network: nn.Module, calls: Mapping[str, Mapping[str, Tensor]]) -> NetworkReport:
     """Measure `network` (on the meta device) for each named set of keyword inputs."""
     network.eval()  # dropout and prototype updates cost nothing worth counting
-    parts = {}
-    for name, child in network.named_children():
-        grandchildren = list(child.named_children())
-        own = sum(p.numel() for p in child.parameters(recurse=False))
-        inner = {f"{name}.{key}": sum(p.numel() for p in module.parameters()) for key, module in grandchildren}
-        parts.update({name: own + sum(inner.values())} if len(inner) < 2 else inner | ({name: own} if own else {}))
+    parts: dict[str, int] = {}
+    for name, parameter in network.named_parameters():  # names a shared parameter once
+        owner = ".".join(name.split(".")[:-1][:2]) or name
+        parts[owner] = parts.get(owner, 0) + parameter.numel()
     return NetworkReport(
         trainer=trainer,
         parameters=sum(p.numel() for p in network.parameters()),
-        parameters_per_part={name: count for name, count in parts.items() if count},
+        parameters_per_part=parts,
         forward={name: _forward_cost(network, inputs) for name, inputs in calls.items()},
     )
 

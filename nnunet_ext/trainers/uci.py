@@ -98,7 +98,7 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
                 caches,
                 settings.xray_batch_size,
                 settings.xray_patch_size,
-                seed=settings.seed if settings.seed is not None else int(torch.randint(2**31, ())),
+                seed=self.common_seed(),
                 rank=self.local_rank,
                 world_size=torch.distributed.get_world_size() if self.is_ddp else 1,
                 num_workers=num_workers,

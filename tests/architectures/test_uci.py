@@ -225,14 +225,18 @@ def test_strict_loading_with_deep_supervision_on_or_off():
 
 
 def test_every_parameter_learns():
-    """After one X-ray and one CT step. The coarsest head does too: it is nnU-Net's loss that gives it weight 0."""
+    """After one X-ray and one CT step.
+
+    The coarsest head does too, as it is nnU-Net's loss that gives it weight 0. What the biases of attention keys get is
+    rounding error alone: softmax ignores what is added to all keys.
+    """
     net = small_net()
     ct, xray = inputs(net)
     loss_of(net(xray=xray)).backward()
     loss_of(net(ct)).backward()
     # The other bank is empty when the first X-rays come, but not when the CT does.
-    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert dead == []
+    dead = {name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert not {name for name in dead if not name.endswith("norm_key.bias")}
 
 
 def test_what_each_modality_does_not_use():
@@ -326,7 +330,9 @@ def test_usage():
     ct, xray = inputs(net)
     net(ct, xray=xray)
     usage = net.prototype_usage()
-    assert set(usage) == {f"{m}_{i}_{what}" for m in ("ct", "xray") for i in range(2) for what in ("used", "perplexity")}
+    assert set(usage) == {
+        f"{m}_{i}_{what}" for m in ("ct", "xray") for i in range(2) for what in ("used", "perplexity")
+    }
     assert all(0 < usage[name] <= 8 for name in usage)
     assert all(value == (0 if name.endswith("used") else 1) for name, value in net.prototype_usage().items())
 
@@ -375,7 +381,7 @@ def test_two_ranks_train_like_one_process(tmp_path, monkeypatch):
     for name, value in expected.items():
         assert torch.equal(ranks[0][name], ranks[1][name]), name
         # Instance normalisation over the few voxels of the last stage amplifies rounding in the gradients.
-        tolerance = 1e-4 * value.abs().max().item() if name.startswith("gradient") else 1e-5
+        tolerance = max(1e-6, 1e-4 * value.abs().max().item()) if name.startswith("gradient") else 1e-5
         torch.testing.assert_close(ranks[0][name], value, rtol=1e-4, atol=tolerance, msg=name)
 
 
@@ -426,8 +432,9 @@ def test_settings_train(options):
 
 
 def test_recomputing_activations_changes_no_gradient():
-    plain, recomputing = small_net(full_resolution_conv=True), small_net(
-        full_resolution_conv=True, checkpoint_activations=True
+    plain, recomputing = (
+        small_net(full_resolution_conv=True),
+        small_net(full_resolution_conv=True, checkpoint_activations=True),
     )
     ct, _ = inputs(plain)
     for net in (plain, recomputing):
@@ -456,6 +463,7 @@ def test_feature_map_size_counts_every_layer_of_the_ct_path(options):
     assert net.compute_conv_feature_map_size((16, 64, 32)) == counted
 
 
+@pytest.mark.slow
 def test_compiles_without_graph_break():
     net = small_net(reseed_after=3, blocks_per_stage=(1, 1, 1, 1))
     ct, xray = inputs(net)

@@ -54,6 +54,7 @@ def folders(tmp_path):
     (prediction / "plans.json").write_text("{}")
     (prediction / "predict_from_raw_data_args.json").write_text("{}")
     (prediction / "summary.json").write_text("nnU-Net's own")
+    (prediction / ".hit.x7f.nii.gz").write_bytes(b"half-written by another process")
     return reference, prediction
 
 
@@ -110,6 +111,14 @@ def test_files(folders, tmp_path):
     (folders[1] / CSV_NAME).write_text("case,class,DSC\na,b,c\n")
     with pytest.raises(UsageError, match="not a table of nnunet_ext evaluate"):
         EvaluationResult.load(folders[1])
+
+
+def test_json_is_strict_when_nothing_is_finite(folders):
+    for name in ("hit", "near"):
+        (folders[1] / f"{name}.nii.gz").unlink()
+    evaluate_folders(*folders, only_predicted=True, quiet=True).save(folders[1])
+    summary = json.loads((folders[1] / JSON_NAME).read_text(), parse_constant=pytest.fail)["summary"]["lesion"]
+    assert summary["HD"]["mean"] is None and summary["HD"]["median"] == "inf"
 
 
 def test_table_names_empty_cases(folders):

@@ -91,7 +91,7 @@ def page(site):
 class Structure(HTMLParser):
     """Tags with their attributes, and whether they are closed in order."""
 
-    VOID = frozenset({"meta", "link", "input", "br", "image", "path"})
+    VOID = frozenset({"meta", "link", "input", "br"})
 
     def __init__(self):
         super().__init__()
@@ -101,6 +101,9 @@ class Structure(HTMLParser):
         self.tags.append((tag, dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag

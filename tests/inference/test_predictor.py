@@ -1,3 +1,6 @@
+import multiprocessing
+import time
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -5,6 +8,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_ext.inference import predictor as module
+from nnunet_ext.inference.export import partial_folder
 from nnunet_ext.inference.predictor import ExtensionPredictor
 from nnunet_ext.utilities.errors import UsageError
 
@@ -84,3 +88,30 @@ def test_the_progress_bar_counts_cases(predictor, images, tmp_path, monkeypatch)
     monkeypatch.setattr(module, "tqdm", lambda *a, **k: bars.append(tqdm(*a, **{**k, "disable": False})) or bars[0])
     predictor.predict_from_files(str(images), str(tmp_path / "out"), False, True, 0, 0)
     assert (bars[0].total, bars[0].n) == (2, 2)
+
+
+def test_listed_files_that_are_absent_are_named(predictor, images, tmp_path):
+    cases = [[str(images / "a_0000.nii.gz")], [str(images / "c_0000.nii.gz")]]
+    with pytest.raises(UsageError, match=r"do not exist: .*c_0000\.nii\.gz"):
+        predictor.predict_from_files(cases, str(tmp_path / "out"), False, True, 0, 0)
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+
+
+def test_an_interrupt_ends_what_the_iterator_started(predictor, tmp_path):
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+
+    def cases():
+        child.start()
+        partial_folder(str(tmp_path / "a")).mkdir()
+        yield {"data": torch.zeros(1, 16, 16, 16), "data_properties": None, "ofile": str(tmp_path / "a")}
+        raise AssertionError("not reached")
+
+    predictor.predict_logits_from_preprocessed_data = raise_interrupt
+    with pytest.raises(KeyboardInterrupt):
+        predictor.predict_from_data_iterator(cases(), False, 0)
+    assert not child.is_alive()
+    assert not list(tmp_path.iterdir())
+
+
+def raise_interrupt(_data):
+    raise KeyboardInterrupt

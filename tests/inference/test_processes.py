@@ -34,7 +34,7 @@ def test_a_killed_worker_is_reported():
 
 
 def test_children_end_with_an_error_and_others_stay():
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     outside = context.Process(target=time.sleep, args=(60,))
     outside.start()
     try:
