@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Write all files, or none."""
     import tempfile
 
-    from nnunet_ext.dataset_conversion.parallel import run_parallel
+    from nnunet_ext.utilities.parallel import run_parallel
     from nnunet_ext.phantom.sources import ct_jobs, write_ct, write_xray, xray_jobs
     from nnunet_ext.phantom.thorax import check_shape
 

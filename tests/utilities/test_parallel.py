@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from nnunet_ext.dataset_conversion.parallel import run_parallel
+from nnunet_ext.utilities.parallel import run_parallel
 from nnunet_ext.utilities.errors import UsageError
 
 
