@@ -33,7 +33,7 @@ class UCINet(nn.Module):
     input_channels, num_classes: channels of the CT and of its segmentation (background included).
     patch_size: (D, H, W) of every CT input, in voxels; position embeddings and spatial reductions are built for it.
     topology: strides and kernels of the CT branch, `Topology.paper()` or `Topology.from_plan(...)`.
-    num_xray_classes: outputs of the X-ray head; None is for ``ablation="ct_only"`` alone.
+    num_xray_classes: outputs of the X-ray head; ``ablation="ct_only"`` has none, whatever this is.
 
     Ablations (Fig. 2): "ct_only" has no X-ray branch, no KC and no KI; "separate_encoders" has Transformer blocks (KI
     included) of its own for each modality; "no_kc" lets each modality attend to K tokens of the other's latest batch;
@@ -75,7 +75,9 @@ class UCINet(nn.Module):
         super().__init__()
         if ablation not in ABLATIONS:
             raise ValueError(f"ablation={ablation!r} is not one of {', '.join(ABLATIONS)}")
-        if num_xray_classes is None and ablation != "ct_only":
+        if ablation == "ct_only":
+            num_xray_classes = None
+        elif num_xray_classes is None:
             raise ValueError("num_xray_classes=None: give the number of X-ray classes, or ablation='ct_only'")
         topologies, patch_sizes = {"ct": topology}, {"ct": patch_size}
         if ablation != "ct_only":
@@ -115,19 +117,17 @@ class UCINet(nn.Module):
             **common,
         )
         self.classifier = None if num_xray_classes is None else nn.Linear(features_per_stage[-1], num_xray_classes)
-        self.banks: Any = nn.ModuleList()
-        if ablation not in WITHOUT_KNOWLEDGE:
-            bank = partial(
-                PrototypeBank,
-                num_prototypes,
-                features_per_stage[-1],
-                momentum=prototype_momentum,
-                init=prototype_init,
-                reseed_after=reseed_after,
-                condense=ablation != "no_kc",
-            )
-            num_banks = 1 if shared_bank else blocks_per_stage[-1]
-            self.banks.extend(nn.ModuleDict({m: bank() for m in self.sizes}) for _ in range(num_banks))
+        bank = partial(
+            PrototypeBank,
+            num_prototypes,
+            features_per_stage[-1],
+            momentum=prototype_momentum,
+            init=prototype_init,
+            reseed_after=reseed_after,
+            condense=ablation != "no_kc",
+        )
+        num_banks = 0 if ablation in WITHOUT_KNOWLEDGE else 1 if shared_bank else blocks_per_stage[-1]
+        self.banks: Any = nn.ModuleList(nn.ModuleDict({m: bank() for m in self.sizes}) for _ in range(num_banks))
         self.apply(initialise)
 
     def forward(self, ct: Tensor | None = None, *, xray: Tensor | None = None) -> Any:
@@ -152,7 +152,7 @@ class UCINet(nn.Module):
 
     def classify(self, xray: Tensor) -> Tensor:
         """The X-ray path of `forward`."""
-        if "xray" not in self.sizes or self.classifier is None:
+        if self.classifier is None:
             raise ValueError("X-rays were given to a network without an X-ray branch (ablation='ct_only')")
         if xray.shape[1] == 1:
             xray = xray.expand(-1, self.xray_channels, -1, -1)

@@ -258,10 +258,16 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
 
     def run_training(self) -> None:
         """As the host; loaders and streams are shut down whatever happens, since a live one hangs the exit."""
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu":
+            # The host gives torch every core and the augmenters the same cores again; on two cores a step then took
+            # 4 times as long, since OpenMP threads spin while they wait for one that is not running.
+            torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - get_allowed_n_proc_DA())))
         try:
             super().run_training()
         finally:
             self.shut_down()
+            torch.set_num_threads(threads)
 
     def shut_down(self) -> None:
         """Close the progress bar, the streams and the background augmenters. May be called twice."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from nnunet_ext.architectures.uci import UCINet
 from nnunet_ext.architectures.uci_topology import Topology
+from nnunet_ext.architectures.unimiss import load_unimiss_plus
 from nnunet_ext.data.xray_cache import linked_xray_caches
 from nnunet_ext.data.xray_stream import XrayStream, pooled_mean_and_std
 from nnunet_ext.losses.classification import classification_loss
@@ -166,13 +168,17 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
         )
         return inspect_network(cls.__name__, network, cls.inspection_inputs(settings, PAPER_PATCH_SIZE, 1))
 
-    def initialize(self) -> None:
-        """As the host; then start from UniMiSS+ weights where the settings name them."""
-        super().initialize()
-        if self.settings.pretrained_unimiss is not None:
-            from nnunet_ext.architectures.unimiss import load_unimiss_plus
-
-            self.print_to_log_file(load_unimiss_plus(self.bare_network, self.settings.pretrained_unimiss))
+    def on_train_start(self) -> None:
+        """As the host; a new run then starts from UniMiSS+ weights where the settings name them."""
+        resumed = self._resume is not None
+        super().on_train_start()
+        path = self.settings.pretrained_unimiss
+        if path is None or resumed:
+            return
+        try:
+            self.print_to_log_file(load_unimiss_plus(self.bare_network, path))
+        except (OSError, ValueError, UnpicklingError) as error:
+            raise UsageError(f"UCITrainer setting pretrained_unimiss={path!r} cannot be used: {error}") from None
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         """The scales of the five outputs, which are the built network's and not the plan's."""
@@ -183,7 +189,7 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
         """AdamW with poly decay; norms, biases, position embeddings and the class token are not decayed."""
         decayed, kept = [], []
         for name, parameter in self.network.named_parameters():
-            vector = parameter.ndim <= 1 or "position" in name or "cls_token" in name
+            vector = parameter.ndim <= 1 or "position_embeddings" in name or "class_token" in name
             (kept if vector and not self.settings.decay_norm_and_bias else decayed).append(parameter)
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": kept, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.initial_lr)

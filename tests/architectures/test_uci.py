@@ -390,14 +390,14 @@ def test_two_ranks_train_like_one_process(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_ablations_train(ablation):
-    net = small_net(ablation=ablation, num_xray_classes=None if ablation == "ct_only" else 3)
+    net = small_net(ablation=ablation)
     ct, *_ = inputs(net) if ablation != "ct_only" else (torch.randn(2, 1, 12, 32, 40),)
     if ablation != "ct_only":
         loss_of(net(xray=inputs(net)[1])).backward()
     loss_of(net(ct)).backward()
     assert all(p.grad is not None for p in net.parameters())
     names = " ".join(net.state_dict())
-    assert ("xray" in names) == (ablation != "ct_only")
+    assert ("xray" in names) == ("classifier" in names) == (ablation != "ct_only")
     assert ("banks" in names) == (ablation not in ("ct_only", "no_kc_no_ki"))
     assert ("warm_up" in names) == (ablation not in ("ct_only", "no_kc_no_ki", "no_warmup"))
     assert ("stages.xray" in names) == (ablation == "separate_encoders")

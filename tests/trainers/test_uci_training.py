@@ -134,9 +134,10 @@ def test_norms_and_embeddings_are_not_decayed_unless_asked(workspace: Workspace)
     names = {parameter: name for name, parameter in trainer.network.named_parameters()}
     assert decayed["weight_decay"] > 0 == kept["weight_decay"]
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
-    assert {names[p] for p in kept["params"] if p.ndim > 1} == {
-        name for name in names.values() if "position" in name or "cls_token" in name
-    }
+    kept_names = {names[p] for p in kept["params"]}
+    assert {name.split(".")[1] for name in kept_names if "position" in name} == {"position_embeddings"}
+    assert "encoder.branches.xray.class_token" in kept_names
+    assert not [names[p] for p in decayed["params"] if "position" in names[p] or "token" in names[p]]
     literal = make_trainer(workspace, decay_norm_and_bias=True)
     literal.initialize()
     assert len(literal.optimizer.param_groups) == 1
@@ -170,6 +171,16 @@ def test_wrong_setting_and_2d_configuration(workspace: Workspace) -> None:
     plans = load_json(workspace.preprocessed / "nnUNetPlans_tiny.json")
     with pytest.raises(UsageError, match="UCITrainer cannot train configuration 2d.*use -c 3d_fullres"):
         UCITrainer(plans, "2d", 0, load_json(workspace.preprocessed / "dataset.json"), torch.device("cpu"))
+
+
+def test_unusable_pretrained_weights_are_named(workspace: Workspace, tmp_path: Path) -> None:
+    torch.save({"student": {"something": torch.zeros(3)}}, tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    for name, reason in (("absent.pth", "No such file"), ("text.pth", ""), ("other.pth", "less than 50%")):
+        path = str(tmp_path / name)
+        trainer = make_trainer(workspace, pretrained_unimiss=path)
+        with pytest.raises(UsageError, match=f"pretrained_unimiss='{path}' cannot be used: .*{reason}"):
+            trainer.run_training()
 
 
 def test_nothing_is_created_when_it_cannot_start(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
