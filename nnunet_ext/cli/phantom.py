@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Write all files, or none."""
     import tempfile
 
-    from nnunet_ext.utilities.parallel import run_parallel
     from nnunet_ext.phantom.sources import ct_jobs, write_ct, write_xray, xray_jobs
     from nnunet_ext.phantom.thorax import check_shape
+    from nnunet_ext.utilities.parallel import run_parallel
 
     if args.seed < 0 or args.np < 1:
         raise UsageError(f"--seed {args.seed} must be at least 0 and -np {args.np} at least 1")

@@ -14,10 +14,10 @@ from typing import Any
 
 from nnunet_ext import __version__
 from nnunet_ext.dataset_conversion.base import BadCaseError, Case, Conversion, Entry
-from nnunet_ext.utilities.parallel import run_parallel
 from nnunet_ext.utilities.datasets import RELATIONS_KEY, Folder, nnunet_folder, relations
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json, save_json, sha256
+from nnunet_ext.utilities.parallel import run_parallel
 
 MANIFEST = "manifest.json"
 SPLITS = "splits_final.json"

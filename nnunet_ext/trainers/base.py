@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -54,6 +54,10 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
     """
 
     settings_class: ClassVar[type[Settings]]
+    # The host's attributes, whose types it does not state.
+    is_ddp: bool
+    network: Any
+    grad_scaler: Any
 
     def __init__(
         self,
@@ -63,8 +67,8 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),  # noqa: B008  (the host's own default)
     ) -> None:
-        for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-            nnunet_folder(variable)  # type: ignore[arg-type]
+        nnunet_folder("nnUNet_preprocessed")
+        nnunet_folder("nnUNet_results")
         self.settings: SettingsT = self.resolve_settings(plans, dataset_json, configuration)
         # The results folder's plans.json then tells every setting, and prediction rebuilds the same network.
         plans.setdefault(PLANS_KEY, {})[self.settings.trainer] = self.settings.to_dict()
@@ -160,7 +164,7 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
                     name, loss = next(terms, (None, None))
                 if name is None or loss is None:
                     break
-                (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+                torch.autograd.backward(loss if self.grad_scaler is None else self.grad_scaler.scale(loss))
                 losses[name] = loss.detach()
                 del loss
         self._step()
@@ -198,8 +202,8 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
     @property
     def bare_network(self) -> nn.Module:
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
-        return getattr(network, "_orig_mod", network)
+        network: nn.Module = self.network.module if self.is_ddp else self.network
+        return cast(nn.Module, getattr(network, "_orig_mod", network))
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802  (the host's name)
         """As the host, with the mirrored axes of the settings; prediction follows them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -168,6 +168,11 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
         )
         return inspect_network(cls.__name__, network, cls.inspection_inputs(settings, PAPER_PATCH_SIZE, 1))
 
+    @property
+    def uci_network(self) -> UCINet:
+        """The network without wrappers."""
+        return cast(UCINet, self.bare_network)
+
     def on_train_start(self) -> None:
         """As the host; a new run then starts from UniMiSS+ weights where the settings name them."""
         resumed = self._resume is not None
@@ -176,18 +181,18 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
         if path is None or resumed:
             return
         try:
-            self.print_to_log_file(load_unimiss_plus(self.bare_network, path))
+            self.print_to_log_file(load_unimiss_plus(self.uci_network, path))
         except (OSError, ValueError, UnpicklingError) as error:
             raise UsageError(f"UCITrainer setting pretrained_unimiss={path!r} cannot be used: {error}") from None
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         """The scales of the five outputs, which are the built network's and not the plan's."""
-        scales: list[list[float]] = self.bare_network.deep_supervision_scales
-        return scales if self.enable_deep_supervision else None
+        return self.uci_network.deep_supervision_scales if self.enable_deep_supervision else None
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         """AdamW with poly decay; norms, biases, position embeddings and the class token are not decayed."""
-        decayed, kept = [], []
+        decayed: list[nn.Parameter] = []
+        kept: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             vector = parameter.ndim <= 1 or "position_embeddings" in name or "class_token" in name
             (kept if vector and not self.settings.decay_norm_and_bias else decayed).append(parameter)
@@ -197,7 +202,7 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
 
     def epoch_values(self) -> dict[str, float]:
         """How many prototypes of each bank were used in this epoch."""
-        return {f"prototypes/{name}": float(value) for name, value in self.bare_network.prototype_usage().items()}
+        return {f"prototypes/{name}": float(value) for name, value in self.uci_network.prototype_usage().items()}
 
 
 def build_uci_network(

@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from nnunet_ext.utilities.parallel import run_parallel
 from nnunet_ext.utilities.errors import UsageError
+from nnunet_ext.utilities.parallel import run_parallel
 
 
 @pytest.mark.parametrize("processes", [1, 2])
