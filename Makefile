@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint benchmark wheel clean
+.PHONY: demo test test-gpu test-slow lint benchmark docs wheel clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,9 @@ demo: $(READY)  ## the whole UCI pipeline on phantoms, ending in demo_output/rep
 test: $(READY)  ## the default tests
 	$(BIN)/python -m pytest -q
 
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
@@ -28,6 +31,10 @@ lint: $(READY)  ## style, types, layers
 
 benchmark: $(READY)  ## speed and memory, each against a named peer
 	for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(READY)  ## the documentation as HTML, in docs/_build
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m sphinx -W -q docs docs/_build
 
 wheel: $(READY)  ## build, install into an empty environment, ask for help
 	rm -rf dist build/wheel_venv

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def prepared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     )
     network = ("features_per_stage=[4,4,8,8,16,16]", "heads_per_stage=[1,1,2,2]", "blocks_per_stage=[1,1,1,1]")
     xrays = ("xray_batch_size=3", "xray_patch_size=[32,32]", "num_prototypes=8", "initial_lr=1e-3")
-    shape = ("--patch-size", 16, 32, 32, "--batch-size", 2, "--features", 4, 8)
+    shape = ("--patch-size", 16, 32, 32, "--batch-size", 2, "--features", 4, 8, 8)
     plan = ("plan", "-d", 998, "--quiet", *shape)
     command("nnunet_ext", *plan, "-tr", "UCITrainer", "--name", "tiny", "--set", *tiny, *network, *xrays, **folders)
     command("nnunet_ext", *plan, "-tr", "BaselineTrainer", "--name", "plain", "--set", *tiny, **folders)
@@ -41,8 +41,8 @@ def prepared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture
 def workspace(prepared_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """The prepared folders (hard-linked, so that a test may change or delete files) as the current nnU-Net folders."""
-    subprocess.run(["cp", "-rl", prepared_workspace.root, tmp_path / "nnunet"], check=True)
+    """A copy of the prepared folders as the current nnU-Net folders: a test may change or delete what it likes."""
+    shutil.copytree(prepared_workspace.root, tmp_path / "nnunet")
     copy = Workspace(tmp_path / "nnunet")
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.setenv(name, str(copy.root / name))

@@ -26,9 +26,15 @@ def assign(tokens: Tensor, prototypes: Tensor, initialised: Tensor) -> Tensor:
     return distances.masked_fill(~initialised, torch.inf).argmin(1)
 
 
-def cluster_sums(tokens: Tensor, assignment: Tensor, num_prototypes: int) -> tuple[Tensor, Tensor]:
-    """Sum (K, D) and number (K,) of the tokens of each cluster, in the dtype of `tokens`."""
-    members = (assignment == torch.arange(num_prototypes, device=tokens.device)[:, None]).to(tokens.dtype)  # K, N
+def cluster_sums(
+    tokens: Tensor, assignment: Tensor, num_prototypes: int, counted: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sum (K, D) and number (K,) of the tokens of each cluster, in the dtype of `tokens`.
+
+    `counted` (N,) bool leaves tokens out where it is False.
+    """
+    members = assignment == torch.arange(num_prototypes, device=tokens.device)[:, None]  # K, N
+    members = (members if counted is None else members & counted).to(tokens.dtype)
     return members @ tokens, members.sum(1)  # a product, as adding by index is not deterministic on GPUs
 
 
@@ -78,19 +84,26 @@ class PrototypeBank(nn.Module):
 
     @torch.no_grad()
     def update(self, tokens: Tensor) -> None:
-        """Fill vacant prototypes, then condense `tokens` (..., D) into the bank; fp32, no host synchronisation."""
+        """Fill vacant prototypes, then condense `tokens` (..., D) into the bank; fp32, no host synchronisation.
+
+        Tokens that are not finite are left out: in mixed precision an overflow costs the step, and must not cost
+        the bank.
+        """
         with torch.autocast(tokens.device.type, enabled=False):
             tokens = tokens.detach().flatten(0, -2).float()
-            self._fill(tokens)
+            finite = tokens.isfinite().all(1)
+            tokens = tokens.where(finite[:, None], 0)
+            self._fill(tokens, finite)
             if self.condense:
-                self._condense(tokens)
+                self._condense(tokens, finite)
 
-    def _fill(self, tokens: Tensor) -> None:
+    def _fill(self, tokens: Tensor, finite: Tensor) -> None:
         vacant = self._vacant()
-        candidates, total = self._candidates(tokens)
+        candidates = self._candidates(torch.cat([tokens, finite[:, None]], dim=1))
         order = vacant.cumsum(0) - 1  # the j-th vacant prototype takes the j-th candidate
-        filled = vacant & (order < total)
-        chosen = candidates[order.clamp_min(0)]
+        chosen = candidates[order.clamp_min(0)]  # K, D + 1
+        chosen, valid = chosen[:, :-1], chosen[:, -1] > 0
+        filled = vacant & valid
         self.prototypes.copy_(torch.where(filled[:, None], chosen, self.prototypes))
         self.initialised.logical_or_(filled)
         self.unused_for.masked_fill_(filled, 0)
@@ -102,15 +115,15 @@ class PrototypeBank(nn.Module):
             return ~self.initialised
         return ~self.initialised | (self.unused_for >= self.reseed_after)
 
-    def _candidates(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """K tokens of the batch of all ranks (K, D), and the size of that batch; rows past that size are zero."""
+    def _candidates(self, tokens: Tensor) -> Tensor:
+        """K tokens of the batch of all ranks (K, D); rows past the size of that batch are zero."""
         index, total, prime, shift = self._global_index(tokens)
         if self.init == "random":
             index = (index * prime + shift) % total
         num_prototypes = len(self.prototypes)
         rows = torch.where(index < num_prototypes, index, num_prototypes)  # the last row takes what is not drawn
         candidates = tokens.new_zeros(num_prototypes + 1, tokens.shape[1]).index_copy_(0, rows, tokens)[:-1]
-        return _sum_over_ranks(candidates), total
+        return _sum_over_ranks(candidates)
 
     def _global_index(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Index of each token in the concatenated batch, its size, and rank 0's draw of a prime and a shift."""
@@ -126,9 +139,9 @@ class PrototypeBank(nn.Module):
         offset = sizes[:rank].sum()
         return offset + torch.arange(len(tokens), device=tokens.device), sizes.sum(), prime, shift
 
-    def _condense(self, tokens: Tensor) -> None:
+    def _condense(self, tokens: Tensor, finite: Tensor) -> None:
         assignment = assign(tokens, self.prototypes, self.initialised)
-        sums, counts = cluster_sums(tokens, assignment, len(self.prototypes))
+        sums, counts = cluster_sums(tokens, assignment, len(self.prototypes), finite)
         message = _sum_over_ranks(torch.cat([sums, counts[:, None]], dim=1))  # K, D + 1
         sums, counts = message[:, :-1], message[:, -1]
         self.prototypes.copy_(momentum_update(self.prototypes, sums, counts, self.momentum))

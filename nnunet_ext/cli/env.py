@@ -85,3 +85,9 @@ def _change(*, persist: bool, quiet: bool) -> None:
             f"wrote {file}: {VARIABLE} is now set in" if persist else f"removed {file}: {VARIABLE} is no longer set in"
         )
         print(f"{done} every process of this Python environment")
+    current = os.environ.get(VARIABLE)
+    if persist and current and str(trainer_folder()) not in current.split(os.pathsep):
+        print(
+            f"warning: this shell sets {VARIABLE}={current} itself, which goes first; unset it where it is set",
+            file=sys.stderr,
+        )

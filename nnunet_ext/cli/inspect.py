@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from nnunet_ext.settings.registry import SETTINGS, settings_class
+from nnunet_ext.settings.registry import SETTINGS
 from nnunet_ext.utilities.errors import UsageError
 
 HELP = "show a trainer's network: parameters, GFLOP, memory, shapes"
@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report of one network."""
-    settings_class(args.tr)
     if args.paper == (args.d is not None):
         raise UsageError("inspect needs either --paper or -d DATASET")
     import torch

@@ -12,9 +12,11 @@ import dataclasses
 import json
 from typing import Any
 
+from nnunet_ext.settings.base import PLANS_KEY
 from nnunet_ext.settings.registry import SETTINGS, settings_class
 from nnunet_ext.utilities.errors import UsageError
 
+PYTHON_SPELLING = {"None": "null", "True": "true", "False": "false"}
 HELP = "write a plans file with settings of a trainer"
 
 
@@ -40,11 +42,12 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.d is None or args.name is None:
         raise UsageError("plan needs -d DATASET and --name NAME (or --list)")
-    from nnunet_ext.utilities.plans import PlanChanges, write_plans
+    from nnunet_ext.utilities.plans import PlanChanges, load_plans, write_plans
 
     settings = settings_class(args.tr)
     overrides = (settings.literal() if args.paper else {}) | parse_settings(args.set)
-    settings.from_dict(overrides)
+    inherited = (load_plans(args.d, args.p).get(PLANS_KEY) or {}).get(args.tr, {})
+    settings.from_dict(inherited | overrides)
     changes = PlanChanges(args.c, args.patch_size, args.batch_size, args.features)
     path = write_plans(args.d, args.p, args.name, args.tr, changes, overrides)
     if not args.quiet:
@@ -63,6 +66,7 @@ def parse_settings(items: list[str]) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise UsageError(f"--set {item} is not of the form KEY=VALUE")
+        value = PYTHON_SPELLING.get(value, value)
         try:
             settings[key] = json.loads(value)
         except json.JSONDecodeError:

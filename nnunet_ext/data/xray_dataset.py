@@ -190,7 +190,7 @@ def _image_stamps(folder: Path, table: Path, images: list[tuple[int, str]]) -> l
     for line, name in images:
         try:
             status = os.stat(folder / name)  # noqa: PTH116  # a hundred thousand images: Path.stat costs twice as much
-            stamps.append(f"{status.st_size} {status.st_mtime_ns}")
+            stamps.append(f"{status.st_size} {int(status.st_mtime)}")
         except (FileNotFoundError, NotADirectoryError):
             missing.append(f"row {line}: {name}")
     if missing:

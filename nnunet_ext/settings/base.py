@@ -53,10 +53,10 @@ class Settings:
         None,
         0,
         2,
-        help="spatial axes mirrored in training and at prediction; []: no mirroring; none: nnU-Net's choice, all",
+        help="spatial axes mirrored in training and at prediction; []: no mirroring; null: nnU-Net's choice, all",
     )
     save_every: int = bounded(10, 1, help="epochs between two checkpoints")
-    seed: int | None = described(None, "seed of Python, NumPy and torch; none: not seeded")
+    seed: int | None = described(None, "seed of Python, NumPy and torch; null: not seeded")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -69,7 +69,7 @@ class Settings:
         Raises:
             UsageError: an unknown key or a value out of range; names key, value and range.
         """
-        return cls.from_dict(plans.get(PLANS_KEY, {}).get(cls.trainer, {}))
+        return cls.from_dict((plans.get(PLANS_KEY) or {}).get(cls.trainer, {}))
 
     @classmethod
     def from_dict(cls: type[S], overrides: dict[str, Any]) -> S:

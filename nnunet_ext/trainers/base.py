@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunet_ext.settings.base import PLANS_KEY, Settings
-from nnunet_ext.trainers.epoch_log import epoch_summary, log_value, plot_named_series, write_progress_csv
+from nnunet_ext.trainers.epoch_log import (
+    epoch_summary,
+    log_value,
+    mean_losses,
+    named_series,
+    plot_named_series,
+    write_progress_csv,
+)
 from nnunet_ext.trainers.gradients import average_gradients
 from nnunet_ext.trainers.inspection import NetworkReport, inspect_network
 from nnunet_ext.trainers.randomness import random_state, restore_random_state, seed_everything
@@ -54,6 +61,8 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
     """
 
     settings_class: ClassVar[type[Settings]]
+    fixed_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that a run keeps for life, as its weights would mean something else."""
     # The host's attributes, whose types it does not state.
     is_ddp: bool
     network: Any
@@ -131,7 +140,12 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         config = manager.get_configuration(configuration)
         channels = determine_num_input_channels(manager, config, dataset_json)
         heads = manager.get_label_manager(dataset_json).num_segmentation_heads
-        network = cls.build_network_architecture(manager, config, channels, heads, True)
+        try:
+            network = cls.build_network_architecture(manager, config, channels, heads, True)
+        except UsageError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"{cls.__name__} cannot build its network for -c {configuration}: {error}") from None
         return inspect_network(cls.__name__, network, cls.inspection_inputs(settings, config.patch_size, channels))
 
     @classmethod
@@ -211,6 +225,12 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if self.settings.mirror_axes is not None:
+            dimensions = len(self.configuration_manager.patch_size)
+            if max(self.settings.mirror_axes, default=0) >= dimensions:
+                raise UsageError(
+                    f"{self.settings.trainer} setting mirror_axes={list(self.settings.mirror_axes)}: configuration"
+                    f" {self.configuration_name} has axes 0 to {dimensions - 1}"
+                )
             mirror_axes = self.inference_allowed_mirroring_axes = self.settings.mirror_axes or None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
@@ -228,13 +248,18 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         if not self.is_ddp:
             super().initialize()
             return
+        # The reducer of DDP is never used, so there is nothing to gain from compiling the network in its buckets.
+        torch._dynamo.config.optimize_ddp = False
         self.is_ddp = False  # the host would wrap with CUDA device ids
         try:
             super().initialize()
         finally:
             self.is_ddp = True
         self._set_batch_size_and_oversample()
-        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        device_ids = None
+        if self.device.type == "cuda":
+            device_ids = [self.device.index]
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         self.network = nn.parallel.DistributedDataParallel(self.network, device_ids=device_ids, broadcast_buffers=False)
         self.loss = self._build_loss()
 
@@ -266,7 +291,7 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         if self.device.type == "cpu":
             # The host gives torch every core and the augmenters the same cores again; on two cores a step then took
             # 4 times as long, since OpenMP threads spin while they wait for one that is not running.
-            torch.set_num_threads(max(1, min(threads, (os.cpu_count() or 1) - get_allowed_n_proc_DA())))
+            torch.set_num_threads(max(1, threads // 2, threads - get_allowed_n_proc_DA()))
         try:
             super().run_training()
         finally:
@@ -306,14 +331,16 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         """Log the mean of every named loss, over ranks too."""
         if self._bar is not None:
             self._bar.close()
-        super().on_train_epoch_end(train_outputs)
-        means = {k: float(np.mean(v)) for k, v in collate_outputs(train_outputs).items() if k != "loss"}
+        super().on_train_epoch_end([{"loss": output["loss"]} for output in train_outputs])
+        gathered: list[Any] = [train_outputs]
         if self.is_ddp:
-            gathered: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, means)
-            means = {k: float(np.mean([g[k] for g in gathered if k in g])) for k in means}
-        for key, value in (means | self.epoch_values()).items():
-            log_value(self.logger.local_logger.my_fantastic_logging, key, value, self.current_epoch)
+            gathered = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, train_outputs)
+        logging = self.logger.local_logger.my_fantastic_logging
+        values = dict.fromkeys(named_series(logging), math.nan)  # a term may be absent from this epoch
+        values |= mean_losses([output for outputs in gathered for output in outputs]) | self.epoch_values()
+        for key, value in values.items():
+            log_value(logging, key, value, self.current_epoch)
             for logger in self.logger.loggers:
                 logger.log(key, value, self.current_epoch)
 
@@ -345,7 +372,7 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
             "logging": _plain(self.logger.get_checkpoint()),
-            "_best_ema": _plain(self._best_ema),
+            "_best_ema": _plain(self._best_ema_so_far()),
             "current_epoch": self.current_epoch + 1,
             "init_args": self.my_init_kwargs,
             "trainer_name": self.__class__.__name__,
@@ -358,10 +385,30 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
         with atomic_path(filename) as temporary:
             torch.save(checkpoint, temporary)
 
+    def _best_ema_so_far(self) -> float | None:
+        """The host writes ``checkpoint_latest`` before it looks whether the epoch is the best one."""
+        values = [self._best_ema, *self.logger.get_value("ema_fg_dice", None)[-1:]]
+        return max((value for value in values if value is not None), default=None)
+
     def load_checkpoint(self, filename_or_checkpoint: str) -> None:
-        """As the host; streams and generators are put back by `on_train_start`, once they exist."""
-        super().load_checkpoint(filename_or_checkpoint)
+        """As the host; streams and generators are put back by `on_train_start`, once they exist.
+
+        Raises:
+            UsageError: the checkpoint was trained with other settings of the network or of the linked data.
+        """
         checkpoint = torch.load(filename_or_checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        before = checkpoint["init_args"]["plans"][PLANS_KEY][self.settings.trainer]
+        now = self.settings.to_dict()
+        changed = {key: (before[key], now[key]) for key in now if key in before and before[key] != now[key]}
+        for key in self.fixed_settings:
+            if key in changed:
+                raise UsageError(
+                    f"{filename_or_checkpoint} was trained with {key}={changed[key][0]!r}, but the plans or the linked"
+                    f" data now say {changed[key][1]!r}; restore that, or train anew under another plans name"
+                )
+        if changed:
+            self.print_to_log_file(f"settings changed since the checkpoint (before, now): {changed}")
+        super().load_checkpoint(filename_or_checkpoint)
         self._resume = checkpoint["nnunet_ext"]
 
 

@@ -10,6 +10,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunet_ext.utilities.files import atomic_path
 
 HOST_SERIES = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs")
@@ -23,6 +25,12 @@ def log_value(logging: dict[str, list[Any]], key: str, value: float, epoch: int)
     series = logging.setdefault(key, [])
     series.extend([math.nan] * (epoch - len(series)))
     series[epoch:] = [float(value)]
+
+
+def mean_losses(outputs: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean of each named loss over the steps that had it; their sum (key ``loss``) is the host's."""
+    keys = dict.fromkeys(key for output in outputs for key in output if key != "loss")
+    return {key: float(np.mean([output[key] for output in outputs if key in output])) for key in keys}
 
 
 def named_series(logging: dict[str, list[Any]]) -> dict[str, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
@@ -51,6 +52,7 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
     (KC) and attend to the other's (KI)."""
 
     settings_class = UCISettings
+    fixed_settings = (*NETWORK_SETTINGS, "xray_classes", "xray_task")
 
     def loss_terms(self, batch: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
         """X-ray term first, so that the CT sees fresh X-ray prototypes; the two are summed one to one by default."""
@@ -71,6 +73,8 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
         """Complete the settings by what the linked X-rays are, so that prediction needs no X-ray data."""
         settings = UCISettings.from_plans(plans)
         require_3d(plans, configuration)
+        if settings.pretrained_unimiss is not None and not Path(settings.pretrained_unimiss).is_file():
+            raise UsageError(f"UCITrainer setting pretrained_unimiss={settings.pretrained_unimiss!r} is not a file")
         if not settings.uses_xrays:
             return settings
         caches = linked_xray_caches(dataset_json, plans["dataset_name"], max(settings.xray_patch_size))
@@ -156,7 +160,7 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
     @classmethod
     def inspect_paper(cls, num_image_classes: int | None = None) -> NetworkReport:
         """The authors' network at 32 x 256 x 256 voxels and 224 x 224 pixels, 14 classes unless told."""
-        settings = UCISettings.paper(num_image_classes or 14)
+        settings = UCISettings.paper(14 if num_image_classes is None else num_image_classes)
         network = build_uci_network(
             settings,
             patch_size=PAPER_PATCH_SIZE,
@@ -181,9 +185,13 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
         if path is None or resumed:
             return
         try:
-            self.print_to_log_file(load_unimiss_plus(self.uci_network, path))
-        except (OSError, ValueError, UnpicklingError) as error:
+            report = load_unimiss_plus(self.uci_network, path)
+        except (OSError, ValueError, RuntimeError, EOFError, UnpicklingError) as error:
             raise UsageError(f"UCITrainer setting pretrained_unimiss={path!r} cannot be used: {error}") from None
+        self.print_to_log_file(
+            f"UniMiSS+: {report.share:.0%} of the values; parameters: {len(report.matched)} matched,"
+            f" {len(report.resized)} resized, {len(report.skipped)} left as they were"
+        )
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         """The scales of the five outputs, which are the built network's and not the plan's."""
@@ -234,7 +242,7 @@ def require_3d(plans: dict[str, Any], configuration: str) -> None:
     """Raises UsageError unless the configuration is a 3D one: CT volumes are what X-rays help here."""
     if configuration not in plans["configurations"]:
         raise UsageError(f"-c {configuration} is not in the plans; they have {', '.join(plans['configurations'])}")
-    if configuration.startswith("2d"):
+    if len(PlansManager(plans).get_configuration(configuration).patch_size) != 3:
         raise UsageError(
             f"UCITrainer cannot train configuration {configuration}: it learns CT volumes; use -c 3d_fullres"
         )

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.utilities.datasets import RELATIONS_KEY, dataset_id, preprocessed_folder
+from nnunet_ext.utilities.datasets import dataset_id, preprocessed_folder
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json, save_json
+
+
+SMALLEST_NUM_STAGES = 3
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def write_plans(
         raise UsageError(f"--name {suffix!r} may not hold '__', which separates the parts of nnU-Net's folder names")
     plans = changed_plans(load_plans(name_or_id, plans_name), changes)
     plans["plans_name"] = f"{plans_name}_{suffix}"
-    ours = plans.setdefault(RELATIONS_KEY, {})
+    ours = plans.setdefault("nnunet_ext", {})
     ours[trainer] = {**ours.get(trainer, {}), **settings}
     path = preprocessed_folder(name_or_id) / f"{plans['plans_name']}.json"
     save_json(plans, path)
@@ -103,6 +106,11 @@ def _replan_topology(configuration: dict[str, Any], changes: PlanChanges) -> Non
         base, limit = architecture["features_per_stage"][0], 320 if len(patch) == 3 else 512
         features = [min(base * 2**i, limit) for i in range(len(strides))]
     stages = min(len(strides), len(features))
+    if stages < SMALLEST_NUM_STAGES:
+        raise UsageError(
+            f"--patch-size {patch} and --features {list(features)} leave {stages} stages; nnU-Net's deep supervision"
+            f" needs {SMALLEST_NUM_STAGES} (with fewer its loss is not a number): enlarge the patch or add features"
+        )
     configuration["patch_size"] = [int(size) for size in patch]
     architecture.update(
         n_stages=stages,

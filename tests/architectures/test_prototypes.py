@@ -174,3 +174,19 @@ def test_two_ranks_equal_one_process(tmp_path, monkeypatch, init):
     for name, value in single.state_dict().items():
         assert torch.equal(ranks[0][name], ranks[1][name])
         torch.testing.assert_close(ranks[0][name], value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_a_token_that_is_not_finite_is_left_out(value):
+    torch.manual_seed(0)
+    tokens, prototypes = torch.randn(12, 6), torch.randn(4, 6)
+    bank, reference = filled_bank(prototypes, momentum=0.9), filled_bank(prototypes, momentum=0.9)
+    spoiled = torch.cat([tokens, torch.full((1, 6), value)])
+    bank.update(spoiled)
+    reference.update(tokens)
+    torch.testing.assert_close(bank.prototypes, reference.prototypes)
+
+    vacant = PrototypeBank(13, 6, init="first")
+    vacant.update(spoiled)
+    assert vacant.prototypes.isfinite().all()
+    assert vacant.initialised.tolist() == [True] * 12 + [False], "nor does it start a prototype"

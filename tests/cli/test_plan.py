@@ -10,6 +10,7 @@ from nnunet_ext.utilities.errors import UsageError
 
 def test_values_are_json_or_text() -> None:
     parsed = parse_settings(["a=1", "b=[1, 2]", "c=no_kc", "d=true", "e=x=y"])
+    assert parse_settings(["a=True", "b=None", "c=null", "d=none"]) == {"a": True, "b": None, "c": None, "d": "none"}
     assert parsed == {"a": 1, "b": [1, 2], "c": "no_kc", "d": True, "e": "x=y"}
     with pytest.raises(UsageError, match="--set lr is not of the form KEY=VALUE"):
         parse_settings(["lr"])
@@ -35,6 +36,14 @@ def test_a_wrong_setting_writes_nothing(workspace: Workspace, capsys: pytest.Cap
     assert main(arguments) == 1
     assert "prototype_momentum=2 is outside the range [0, 1]" in capsys.readouterr().err
     assert not (workspace.preprocessed / "nnUNetPlans_wrong.json").exists()
+
+
+def test_settings_are_checked_together_with_those_of_the_plans(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["plan", "-d", "998", "-p", "nnUNetPlans_tiny", "-tr", "UCITrainer", "--name", "more"]
+    assert main([*arguments, "--set", "heads_per_stage=[1,3,2,2]"]) == 1
+    assert "3 heads do not divide the 8 channels" in capsys.readouterr().err
 
 
 def test_list_describes_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,20 @@ def test_the_first_graph_is_gone_before_the_second_is_built() -> None:
     assert held == [1, -1, 1, -1]
 
 
+def test_a_term_may_be_absent_from_an_epoch(workspace: Workspace) -> None:
+    class Alternating(BaselineTrainer):
+        def loss_terms(self, batch: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+            for _, loss in super().loss_terms(batch):
+                yield ("odd" if self.current_epoch % 2 else "even"), loss
+
+    Alternating.__name__ = "BaselineTrainer"
+    trainer = make_baseline(workspace, Alternating, num_epochs=3)
+    trainer.run_training()
+    logged = trainer.logger.local_logger.my_fantastic_logging
+    assert np.isnan(logged["loss/even"]).tolist() == [False, True, False]
+    assert np.isnan(logged["loss/odd"]).tolist() == [True, False, True]
+
+
 def test_gradients_are_clipped_together() -> None:
     network = nn.Linear(3, 1)
     trainer = bare_trainer(network)
@@ -94,11 +108,13 @@ def test_gradients_are_clipped_together() -> None:
     assert norm == pytest.approx(0.1, rel=1e-3)
 
 
-def make_baseline(workspace: Workspace, **settings: Any) -> BaselineTrainer:
+def make_baseline(
+    workspace: Workspace, trainer: type[BaselineTrainer] = BaselineTrainer, **settings: Any
+) -> BaselineTrainer:
     plans = load_json(workspace.preprocessed / "nnUNetPlans_plain.json")
     plans["nnunet_ext"]["BaselineTrainer"].update(settings)
     dataset_json = load_json(workspace.preprocessed / "dataset.json")
-    return BaselineTrainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+    return trainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -157,3 +173,10 @@ def test_mirrored_axes_are_those_of_prediction(workspace: Workspace, axes: Any, 
     trainer = make_baseline(workspace, mirror_axes=axes)
     *_, mirrored = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     assert mirrored == expected == trainer.inference_allowed_mirroring_axes
+
+
+def test_a_mirrored_axis_that_the_configuration_lacks(workspace: Workspace) -> None:
+    trainer = make_baseline(workspace, mirror_axes=[2])
+    trainer.configuration_manager.configuration["patch_size"] = [32, 32]
+    with pytest.raises(UsageError, match=r"mirror_axes=\[2\]: configuration 3d_fullres has axes 0 to 1"):
+        trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()

@@ -4,7 +4,14 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from nnunet_ext.trainers.epoch_log import duration, epoch_summary, log_value, plot_named_series, write_progress_csv
+from nnunet_ext.trainers.epoch_log import (
+    duration,
+    epoch_summary,
+    log_value,
+    mean_losses,
+    plot_named_series,
+    write_progress_csv,
+)
 
 
 def example_logging(epochs: int) -> dict[str, list[float]]:
@@ -21,6 +28,12 @@ def test_a_series_that_starts_late_is_filled_with_nan() -> None:
     assert [math.isnan(value) for value in logging["loss/xray"]] == [True, True, False]
     log_value(logging, "loss/xray", 2.0, 2)
     assert logging["loss/xray"][2:] == [2.0], "an epoch that is logged again is replaced"
+
+
+def test_a_loss_that_only_some_steps_have_is_averaged_over_those() -> None:
+    outputs = [{"loss": 3.0, "loss/a": 1.0, "loss/b": 2.0}, {"loss": 3.0, "loss/a": 3.0}]
+    assert mean_losses(outputs) == {"loss/a": 2.0, "loss/b": 2.0}
+    assert mean_losses([]) == {}
 
 
 def test_csv_has_one_row_per_finished_epoch(tmp_path: Path) -> None:

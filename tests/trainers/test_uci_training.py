@@ -127,6 +127,18 @@ def test_every_ablation_takes_a_step(workspace: Workspace, ablation: str) -> Non
     assert np.isfinite(trainer.logger.local_logger.my_fantastic_logging["loss/ct"][0])
 
 
+def test_other_linked_classes_are_noticed_on_resume(workspace: Workspace) -> None:
+    trainer = make_trainer(workspace, num_epochs=1)
+    trainer.run_training()
+    checkpoint = str(Path(trainer.output_folder) / "checkpoint_final.pth")
+    wider = make_trainer(workspace, num_epochs=1, num_prototypes=9)
+    with pytest.raises(UsageError, match="was trained with num_prototypes=8, but the plans .* now say 9"):
+        wider.load_checkpoint(checkpoint)
+    longer = make_trainer(workspace, num_epochs=2)
+    longer.load_checkpoint(checkpoint)
+    assert "settings changed since the checkpoint" in Path(longer.log_file).read_text()
+
+
 def test_norms_and_embeddings_are_not_decayed_unless_asked(workspace: Workspace) -> None:
     trainer = make_trainer(workspace)
     trainer.initialize()
@@ -135,7 +147,7 @@ def test_norms_and_embeddings_are_not_decayed_unless_asked(workspace: Workspace)
     assert decayed["weight_decay"] > 0 == kept["weight_decay"]
     assert all(parameter.ndim > 1 for parameter in decayed["params"])
     kept_names = {names[p] for p in kept["params"]}
-    assert {name.split(".")[1] for name in kept_names if "position" in name} == {"position_embeddings"}
+    assert sum("position_embeddings" in name for name in kept_names) == 4 + 4 + 3  # CT, X-ray, decoder
     assert "encoder.branches.xray.class_token" in kept_names
     assert not [names[p] for p in decayed["params"] if "position" in names[p] or "token" in names[p]]
     literal = make_trainer(workspace, decay_norm_and_bias=True)
@@ -176,7 +188,9 @@ def test_wrong_setting_and_2d_configuration(workspace: Workspace) -> None:
 def test_unusable_pretrained_weights_are_named(workspace: Workspace, tmp_path: Path) -> None:
     torch.save({"student": {"something": torch.zeros(3)}}, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
-    for name, reason in (("absent.pth", "No such file"), ("text.pth", ""), ("other.pth", "less than 50%")):
+    with pytest.raises(UsageError, match=r"pretrained_unimiss='.*absent.pth' is not a file"):
+        make_trainer(workspace, pretrained_unimiss=str(tmp_path / "absent.pth"))
+    for name, reason in (("text.pth", ""), ("other.pth", "less than 50%")):
         path = str(tmp_path / name)
         trainer = make_trainer(workspace, pretrained_unimiss=path)
         with pytest.raises(UsageError, match=f"pretrained_unimiss='{path}' cannot be used: .*{reason}"):

@@ -20,19 +20,19 @@ def test_settings_and_name_are_written_and_the_data_are_shared(workspace: Worksp
 def test_a_new_patch_plans_the_topology_as_nnunet_does(workspace: Workspace) -> None:
     plans = load_plans(998, "nnUNetPlans")
     changed = changed_plans(
-        plans, PlanChanges("3d_fullres", patch_size=[15, 32, 30], batch_size=3, features_per_stage=[4, 8])
+        plans, PlanChanges("3d_fullres", patch_size=[15, 32, 30], batch_size=3, features_per_stage=[4, 8, 8])
     )
     configuration = changed["configurations"]["3d_fullres"]
     network = configuration["architecture"]["arch_kwargs"]
     assert configuration["batch_size"] == 3
     assert (
         network["n_stages"]
-        == 2
+        == 3
         == len(network["strides"])
         == len(network["kernel_sizes"])
         == len(network["n_conv_per_stage"])
     )
-    assert len(network["n_conv_per_stage_decoder"]) == 1 and network["features_per_stage"] == [4, 8]
+    assert len(network["n_conv_per_stage_decoder"]) == 2 and network["features_per_stage"] == [4, 8, 8]
     assert all(size % 2 == 0 for size in configuration["patch_size"])
     assert plans["configurations"]["3d_fullres"]["batch_size"] != 3, "the original is untouched"
 
@@ -42,6 +42,7 @@ def test_a_new_patch_plans_the_topology_as_nnunet_does(workspace: Workspace) -> 
     [
         (PlanChanges("3d_lowres"), "-c 3d_lowres is not in the plans; they have 2d"),
         (PlanChanges("3d_fullres", patch_size=[8, 8]), r"--patch-size \[8, 8\] must have 3 numbers"),
+        (PlanChanges("3d_fullres", features_per_stage=[4, 8]), r"--features \[4, 8\] leave 2 stages"),
         (PlanChanges("3d_fullres", batch_size=0), "--batch-size 0 must be at least 1"),
     ],
 )
