@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,11 +23,12 @@ from nnunet_ext.trainers.epoch_log import (
     log_value,
     mean_losses,
     named_series,
+    plain,
     plot_named_series,
     write_progress_csv,
 )
 from nnunet_ext.trainers.gradients import average_gradients
-from nnunet_ext.trainers.inspection import NetworkReport, inspect_network
+from nnunet_ext.trainers.inspection import Inspectable
 from nnunet_ext.trainers.randomness import random_state, restore_random_state, seed_everything
 from nnunet_ext.utilities.datasets import nnunet_folder
 from nnunet_ext.utilities.errors import UsageError
@@ -53,7 +52,7 @@ class Stream(Protocol):
         """End background processes; may be called twice."""
 
 
-class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
+class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
     """nnU-Net's trainer with settings from the plans, named losses, auxiliary streams and whole checkpoints.
 
     A system sets `settings_class` and implements `loss_terms`; it may fill `resolve_settings` (what the linked data
@@ -119,50 +118,6 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
     def epoch_values(self) -> dict[str, float]:
         """More series to log at the end of a training epoch; keys look like ``group/name``."""
         return {}
-
-    @classmethod
-    def inspection_inputs(cls, settings: Any, patch_size: Sequence[int], channels: int) -> dict[str, dict[str, Tensor]]:  # noqa: ARG003
-        """Name of a way to call the network -> its inputs for one sample, on torch's current device."""
-        return {"target": {"x": torch.empty(1, channels, *patch_size)}}
-
-    @classmethod
-    def inspect_plan(
-        cls,
-        plans: dict[str, Any],
-        configuration: str,
-        dataset_json: dict[str, Any],
-        num_image_classes: int | None = None,
-    ) -> NetworkReport:
-        """Cost of the network that a plan describes; call it under ``torch.device("meta")``."""
-        settings = cls.settings_for_inspection(plans, dataset_json, configuration, num_image_classes)
-        plans = {**plans, PLANS_KEY: {**plans.get(PLANS_KEY, {}), settings.trainer: settings.to_dict()}}
-        manager = PlansManager(plans)
-        config = manager.get_configuration(configuration)
-        channels = determine_num_input_channels(manager, config, dataset_json)
-        heads = manager.get_label_manager(dataset_json).num_segmentation_heads
-        try:
-            network = cls.build_network_architecture(manager, config, channels, heads, True)
-        except UsageError:
-            raise
-        except ValueError as error:
-            raise UsageError(f"{cls.__name__} cannot build its network for -c {configuration}: {error}") from None
-        return inspect_network(cls.__name__, network, cls.inspection_inputs(settings, config.patch_size, channels))
-
-    @classmethod
-    def settings_for_inspection(
-        cls,
-        plans: dict[str, Any],
-        dataset_json: dict[str, Any],
-        configuration: str,
-        num_image_classes: int | None,  # noqa: ARG003
-    ) -> Any:
-        """The settings of training; a system may let `num_image_classes` stand in for data that are not linked yet."""
-        return cls.resolve_settings(plans, dataset_json, configuration)
-
-    @classmethod
-    def inspect_paper(cls, num_image_classes: int | None = None) -> NetworkReport:  # noqa: ARG003
-        """Cost of the paper's own network; call it under ``torch.device("meta")``."""
-        raise UsageError(f"{cls.__name__} follows no paper's network; give -d, -c and -p instead of --paper")
 
     # ---- one training step for all ----------------------------------------------------------------------------
 
@@ -357,7 +312,11 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
 
     def save_checkpoint(self, filename: str) -> None:
         """The host's content, plus streams and generators, in plain values that ``weights_only=True`` loads. Atomic:
-        a crash or a full disk leaves the previous file as it was."""
+        a crash or a full disk leaves the previous file as it was.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
         if self.disable_checkpointing:
             self.print_to_log_file("No checkpoint written, checkpointing is disabled")
             return
@@ -371,8 +330,8 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
             "network_weights": self.bare_network.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "logging": _plain(self.logger.get_checkpoint()),
-            "_best_ema": _plain(self._best_ema_so_far()),
+            "logging": plain(self.logger.get_checkpoint()),
+            "_best_ema": plain(self._best_ema_so_far()),
             "current_epoch": self.current_epoch + 1,
             "init_args": self.my_init_kwargs,
             "trainer_name": self.__class__.__name__,
@@ -382,8 +341,15 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
                 "random": random_states,
             },
         }
-        with atomic_path(filename) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with atomic_path(filename) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError about positions
+            free = shutil.disk_usage(self.output_folder).free / 2**20
+            raise UsageError(
+                f"{filename} cannot be written ({error}); {free:,.0f} MB are free on its disk. The previous checkpoint"
+                " is as it was: make room and continue with --c"
+            ) from error
 
     def _best_ema_so_far(self) -> float | None:
         """The host writes ``checkpoint_latest`` before it looks whether the epoch is the best one."""
@@ -410,15 +376,6 @@ class ExtensionTrainer(nnUNetTrainer, Generic[SettingsT]):  # type: ignore[misc]
             self.print_to_log_file(f"settings changed since the checkpoint (before, now): {changed}")
         super().load_checkpoint(filename_or_checkpoint)
         self._resume = checkpoint["nnunet_ext"]
-
-
-def _plain(value: Any) -> Any:
-    """NumPy scalars and arrays as Python numbers and lists, through lists and dicts."""
-    if isinstance(value, dict):
-        return {key: _plain(element) for key, element in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(element) for element in value]
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 @contextmanager

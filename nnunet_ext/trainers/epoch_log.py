@@ -93,3 +93,12 @@ def duration(seconds: float) -> str:
     """``3723.4`` -> ``1:02:03``."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def plain(value: Any) -> Any:
+    """NumPy scalars and arrays as Python numbers and lists, through lists and dicts."""
+    if isinstance(value, dict):
+        return {key: plain(element) for key, element in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(element) for element in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from nnunet_ext.settings.base import PLANS_KEY
+from nnunet_ext.utilities.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -96,3 +101,54 @@ def _forward_cost(network: nn.Module, inputs: Mapping[str, Tensor]) -> ForwardCo
 def shape_text(shape: list[int]) -> str:
     """``[1, 32, 64]`` -> ``1x32x64``."""
     return "x".join(map(str, shape))
+
+
+class Inspectable:
+    """What a trainer tells about its network without data: mixed into `ExtensionTrainer`."""
+
+    resolve_settings: ClassVar[Any]
+    build_network_architecture: ClassVar[Any]
+
+    @classmethod
+    def inspection_inputs(cls, settings: Any, patch_size: Sequence[int], channels: int) -> dict[str, dict[str, Tensor]]:  # noqa: ARG003
+        """Name of a way to call the network -> its inputs for one sample, on torch's current device."""
+        return {"target": {"x": torch.empty(1, channels, *patch_size)}}
+
+    @classmethod
+    def inspect_plan(
+        cls,
+        plans: dict[str, Any],
+        configuration: str,
+        dataset_json: dict[str, Any],
+        num_image_classes: int | None = None,
+    ) -> NetworkReport:
+        """Cost of the network that a plan describes; call it under ``torch.device("meta")``."""
+        settings = cls.settings_for_inspection(plans, dataset_json, configuration, num_image_classes)
+        plans = {**plans, PLANS_KEY: {**plans.get(PLANS_KEY, {}), settings.trainer: settings.to_dict()}}
+        manager = PlansManager(plans)
+        config = manager.get_configuration(configuration)
+        channels = determine_num_input_channels(manager, config, dataset_json)
+        heads = manager.get_label_manager(dataset_json).num_segmentation_heads
+        try:
+            network = cls.build_network_architecture(manager, config, channels, heads, True)
+        except UsageError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"{cls.__name__} cannot build its network for -c {configuration}: {error}") from None
+        return inspect_network(cls.__name__, network, cls.inspection_inputs(settings, config.patch_size, channels))
+
+    @classmethod
+    def settings_for_inspection(
+        cls,
+        plans: dict[str, Any],
+        dataset_json: dict[str, Any],
+        configuration: str,
+        num_image_classes: int | None,  # noqa: ARG003
+    ) -> Any:
+        """The settings of training; a system may let `num_image_classes` stand in for data that are not linked yet."""
+        return cls.resolve_settings(plans, dataset_json, configuration)
+
+    @classmethod
+    def inspect_paper(cls, num_image_classes: int | None = None) -> NetworkReport:  # noqa: ARG003
+        """Cost of the paper's own network; call it under ``torch.device("meta")``."""
+        raise UsageError(f"{cls.__name__} follows no paper's network; give -d, -c and -p instead of --paper")

@@ -12,7 +12,6 @@ from nnunet_ext.utilities.datasets import dataset_id, preprocessed_folder
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json, save_json
 
-
 SMALLEST_NUM_STAGES = 3
 
 
