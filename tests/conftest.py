@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from toy import SHIM, Workspace, command, write_toy_ct, write_toy_xrays
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so would the commands that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
