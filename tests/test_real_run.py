@@ -52,4 +52,4 @@ def test_uci_learns_from_real_cts_and_xrays(tmp_path: Path) -> None:
     evaluation = json.loads((predicted / "evaluation.json").read_text())
     scores = evaluation["summary"]["infection"]["DSC"]
     assert scores["n"] == 3
-    assert scores["mean"] > 0.3
+    assert scores["mean"] > 0.5  # 0.66 when this was written
