@@ -27,7 +27,6 @@ from nnunet_ext.architectures.uci_topology import NUM_STAGES, NUM_STEM_LEVELS, T
 
 CONTAINER_KEY, PREFIX = "student", "module.backbone."
 SMALLEST_SHARE = 0.5
-DIMENSIONS = {"ct": "3D", "xray": "2D"}
 PRETRAINING_GRIDS = {
     "ct": Topology.paper().sizes((16, 96, 96))[NUM_STEM_LEVELS:],
     "xray": Topology.xray((96, 96)).sizes((96, 96))[NUM_STEM_LEVELS:],
