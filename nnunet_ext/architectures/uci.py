@@ -174,6 +174,16 @@ class UCINet(nn.Module):
         sizes = self.topology.sizes(input_size)
         return self.encoder.compute_feature_map_size(sizes) + self.decoder.compute_feature_map_size(sizes)
 
+    def tokens_per_prototype(self) -> dict[tuple[str, int], Tensor]:
+        """(modality, last-stage block) -> tokens (K,) that each prototype received since `prototype_usage` was last
+        called. Empty without KC."""
+        return {
+            (modality, i): bank.usage.clone()
+            for i, banks in enumerate(self.banks)
+            for modality, bank in banks.items()
+            if bank.condense
+        }
+
     def prototype_usage(self) -> dict[str, Tensor]:
         """Use of each bank since the last call, 0-dimensional tensors: no synchronisation until one is read.
 

@@ -30,9 +30,11 @@ from nnunet_ext.trainers.epoch_log import (
 from nnunet_ext.trainers.gradients import average_gradients
 from nnunet_ext.trainers.inspection import Inspectable
 from nnunet_ext.trainers.randomness import random_state, restore_random_state, seed_everything
+from nnunet_ext.trainers.run_record import write_run_record
 from nnunet_ext.utilities.datasets import nnunet_folder
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import atomic_path
+from nnunet_ext.utilities.pictures import FOLDER_NAME, Picture, write_pictures
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
@@ -56,7 +58,7 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
     """nnU-Net's trainer with settings from the plans, named losses, auxiliary streams and whole checkpoints.
 
     A system sets `settings_class` and implements `loss_terms`; it may fill `resolve_settings` (what the linked data
-    decide), `build_streams` and `epoch_values` (what else to log).
+    decide), `build_streams`, `epoch_values` (what else to log) and `draw_pictures` (what else to show in the report).
     """
 
     settings_class: ClassVar[type[Settings]]
@@ -118,6 +120,10 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
     def epoch_values(self) -> dict[str, float]:
         """More series to log at the end of a training epoch; keys look like ``group/name``."""
         return {}
+
+    def draw_pictures(self, folder: Path) -> list[Picture]:  # noqa: ARG002
+        """Draw the system's own pictures into `folder`, for the report."""
+        return []
 
     # ---- one training step for all ----------------------------------------------------------------------------
 
@@ -223,6 +229,12 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
         if self.settings.seed is not None:
             seed_everything(self.settings.seed + self.local_rank)
         super().on_train_start()
+        if self.local_rank == 0:
+            write_run_record(
+                Path(self.output_folder),
+                Path(self.preprocessed_dataset_folder_base),
+                Path(self.preprocessed_dataset_folder),
+            )
         self.print_to_log_file(
             f"{self.settings.trainer} settings: {self.settings.to_dict()}", also_print_to_console=False
         )
@@ -300,13 +312,17 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
                 logger.log(key, value, self.current_epoch)
 
     def on_epoch_end(self) -> None:
-        """As the host, then the summary line, ``progress.csv`` and ``losses.png``."""
+        """As the host, then the summary line, ``progress.csv``, ``losses.png`` and, with each checkpoint, pictures."""
         super().on_epoch_end()
         if self.local_rank == 0:
             logging = self.logger.local_logger.my_fantastic_logging
             self.print_to_log_file(epoch_summary(logging, self.num_epochs))
             write_progress_csv(logging, Path(self.output_folder) / "progress.csv")
             plot_named_series(logging, Path(self.output_folder) / "losses.png")
+            if self.current_epoch % self.save_every == 0 or self.current_epoch == self.num_epochs:
+                folder = Path(self.output_folder) / FOLDER_NAME
+                if pictures := self.draw_pictures(folder):
+                    write_pictures(folder, pictures)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------
 

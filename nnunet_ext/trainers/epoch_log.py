@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_ext.utilities.figures import saved_figure
 from nnunet_ext.utilities.files import atomic_path
 
 HOST_SERIES = ("train_losses", "val_losses", "mean_fg_dice", "ema_fg_dice", "lrs")
@@ -51,25 +52,20 @@ def write_progress_csv(logging: dict[str, list[Any]], path: Path) -> None:
 
 def plot_named_series(logging: dict[str, list[Any]], path: Path) -> None:
     """``losses.png``: one panel per group of named series (``loss``, ``prototypes``, ...). Atomic."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups: dict[str, dict[str, list[float]]] = {}
     for key, values in named_series(logging).items():
         group, name = key.split("/", 1)
         groups.setdefault(group, {})[name] = values
     if not groups:
         return
-    figure = Figure(figsize=(9, 3.2 * len(groups)), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, (group, series) in zip(figure.subplots(len(groups), squeeze=False)[:, 0], groups.items(), strict=True):
-        for name, values in series.items():
-            axis.plot(range(len(values)), values, label=name)
-        axis.set(xlabel="epoch", ylabel=group)
-        axis.legend()
-        axis.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    with saved_figure(path, 9, 3.2 * len(groups)) as figure:
+        axes = figure.subplots(len(groups), squeeze=False)[:, 0]
+        for axis, (group, series) in zip(axes, groups.items(), strict=True):
+            for name, values in series.items():
+                axis.plot(range(len(values)), values, label=name)
+            axis.set(xlabel="epoch", ylabel=group)
+            axis.legend()
+            axis.grid(alpha=0.3)
 
 
 def epoch_summary(logging: dict[str, list[Any]], num_epochs: int) -> str:

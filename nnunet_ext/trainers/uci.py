@@ -21,7 +21,9 @@ from nnunet_ext.losses.classification import classification_loss
 from nnunet_ext.settings.uci import UCISettings
 from nnunet_ext.trainers.base import ExtensionTrainer, Stream
 from nnunet_ext.trainers.inspection import NetworkReport, inspect_network
+from nnunet_ext.trainers.uci_pictures import draw_prototype_usage
 from nnunet_ext.utilities.errors import UsageError
+from nnunet_ext.utilities.pictures import Picture
 
 PAPER_PATCH_SIZE = (32, 256, 256)
 NETWORK_SETTINGS = (
@@ -210,7 +212,13 @@ class UCITrainer(ExtensionTrainer[UCISettings]):
 
     def epoch_values(self) -> dict[str, float]:
         """How many prototypes of each bank were used in this epoch."""
+        self._tokens_per_prototype = self.uci_network.tokens_per_prototype()
         return {f"prototypes/{name}": float(value) for name, value in self.uci_network.prototype_usage().items()}
+
+    def draw_pictures(self, folder: Path) -> list[Picture]:
+        """How evenly the prototypes were used in the last epoch; nothing without knowledge condensation."""
+        usage = {bank: counts.cpu().double().numpy() for bank, counts in self._tokens_per_prototype.items()}
+        return [draw_prototype_usage(usage, folder)] if usage else []
 
 
 def build_uci_network(

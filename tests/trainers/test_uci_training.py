@@ -40,6 +40,9 @@ def test_train_then_predict_without_xrays_by_the_hosts_commands(workspace: Works
     assert "Epoch 2/2: xray" in next(fold.glob("training_log*")).read_text()
     assert (fold / "validation" / "summary.json").exists()
     assert not list(fold.glob(".*")), "no temporary file stays"
+    assert "nnUNetv2_train 998 3d_fullres 0 -tr UCITrainer" in load_json(fold / "run.json")["command"]
+    (picture,) = load_json(fold / "pictures" / "pictures.json")
+    assert "of 8 prototypes used" in picture["alt"] and (fold / "pictures" / picture["file"]).stat().st_size > 5000
 
     checkpoint = torch.load(fold / "checkpoint_final.pth", weights_only=True)
     assert checkpoint["trainer_name"] == "UCITrainer"
