@@ -1,10 +1,16 @@
-"""Compare predictions with references: DSC, IoU, SEN, SPE, PPV, HD, HD95, ASD, ASSD, NSD per case and class.
+"""Compare predictions with references: overlap, surface distance, volume and lesions, per case and class.
 
   nnunet_ext evaluate $nnUNet_raw/Dataset115_X/labelsTs PREDICTIONS
+  nnunet_ext evaluate GT PRED --regions whole=1,2,3 core=2,3 --surface-definition C --nsd-tolerance 1
 
-writes metrics.csv and evaluation.json (summary and definitions) to PREDICTIONS, or to -o, and prints a table.
-Distances are in mm between edge voxels (definition A, as MONAI). Both masks empty: left out and counted. One empty:
-DSC and NSD are 0, distances infinite.
+writes metrics.csv (a line per case and class), evaluation.json (summary and definitions) and summary.json (nnU-Net's
+format; one that nnU-Net wrote itself stays) to PREDICTIONS, or to -o, and prints a table.
+
+Both masks empty: left out and counted. One empty: DSC and NSD are 0, distances infinite. A missing, extra or
+misaligned prediction is an error. An evaluation that was interrupted goes on where it stopped.
+
+Surface definitions: A edge voxels, larger of the directed percentiles (as MONAI); B edge voxels, pooled percentile (as
+MedPy); C area-weighted surfels (as DeepMind's surface-distance). Their numbers differ: say which you report.
 """
 
 from __future__ import annotations
@@ -13,7 +19,9 @@ import argparse
 import os
 from pathlib import Path
 
-HELP = "overlap and surface metrics of a folder of predictions"
+from nnunet_ext.utilities.errors import UsageError
+
+HELP = "overlap, surface, volume and lesion metrics of a folder of predictions"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prediction", type=Path, metavar="PRED", help="folder of predicted segmentations")
     parser.add_argument("-o", type=Path, metavar="FOLDER", help="where to write the results [PRED]")
     parser.add_argument("-np", type=int, default=min(8, os.cpu_count() or 1), help="worker processes [%(default)s]")
-    parser.add_argument("--tolerance", type=float, default=3.0, metavar="MM", help="tolerance of NSD [%(default)s mm]")
+    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="these only, by name or value [all]")
+    parser.add_argument("--regions", nargs="+", default=[], metavar="NAME=1,2", help="unions of labels")
+    parser.add_argument("--nsd-tolerance", type=float, default=3.0, metavar="MM", help="of NSD [%(default)s mm]")
+    parser.add_argument(
+        "--surface-definition", choices=("A", "B", "C"), default="A", help="surface and percentile, see above [A]"
+    )
     parser.add_argument("--dataset-json", type=Path, metavar="FILE", help="labels and file ending [found by itself]")
     missing = parser.add_mutually_exclusive_group()
     missing.add_argument("--allow-missing", action="store_true", help="score cases without a prediction as empty ones")
@@ -32,23 +45,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print."""
     from nnunet_ext.evaluation.evaluate import evaluate_folders
+    from nnunet_ext.evaluation.host_summary import write_host_summary
+    from nnunet_ext.evaluation.journal import remove_journal
 
+    output = args.o or args.prediction
     result = evaluate_folders(
         args.reference,
         args.prediction,
         dataset_json=args.dataset_json,
-        tolerance_mm=args.tolerance,
+        labels=args.labels,
+        regions=args.regions,
+        tolerance_mm=args.nsd_tolerance,
+        surface_definition=args.surface_definition,
         num_processes=args.np,
         allow_missing=args.allow_missing,
         only_predicted=args.only_predicted,
+        journal=output,
         quiet=args.quiet,
     )
-    written = result.save(args.o or args.prediction)
+    try:
+        written = [*result.save(output), write_host_summary(result, output)]
+    except OSError as error:
+        raise UsageError(
+            f"{output} cannot be written to ({error.strerror}); make room, or choose another: -o"
+        ) from None
+    remove_journal(output)
     if not args.quiet:
         if args.only_predicted:
             print(f"--only-predicted: restricted to the {len(result.cases)} cases that have a prediction")
         if result.missing:
             print(f"--allow-missing: {len(result.missing)} cases scored as empty: {', '.join(result.missing)}")
         print(result.table())
-        print("wrote " + " and ".join(str(path) for path in written))
+        print("wrote " + ", ".join(str(path) for path in written if path is not None))
     return 0

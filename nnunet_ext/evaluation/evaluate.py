@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
 
-from nnunet_ext.evaluation.metrics import Counts, mask_metrics
+from nnunet_ext.evaluation.journal import Journal, journal_key
+from nnunet_ext.evaluation.metrics import mask_metrics, volume_ml
 from nnunet_ext.evaluation.results import EvaluationResult, Row
-from nnunet_ext.evaluation.segmentation import Classes, read_geometry, read_labels
+from nnunet_ext.evaluation.segmentation import Classes, find_file_ending, read_geometry, read_labels
+from nnunet_ext.evaluation.surface import SURFACE_DEFINITIONS
 from nnunet_ext.utilities.errors import UsageError
+from nnunet_ext.utilities.parallel import run_parallel
 
 LISTED_AT_MOST = 20
 
@@ -32,15 +29,39 @@ class Case:
     prediction: Path | None
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How masks are compared: tolerance of NSD in mm, and a key of `surface.SURFACE_DEFINITIONS`.
+
+    Raises:
+        UsageError: a negative tolerance, or no such definition.
+    """
+
+    tolerance_mm: float = 3.0
+    surface_definition: str = "A"
+
+    def __post_init__(self) -> None:
+        if not self.tolerance_mm >= 0:
+            raise UsageError(f"--nsd-tolerance {self.tolerance_mm} must not be negative (mm)")
+        if self.surface_definition not in SURFACE_DEFINITIONS:
+            raise UsageError(
+                f"--surface-definition {self.surface_definition}: choose one of {', '.join(SURFACE_DEFINITIONS)}"
+            )
+
+
 def evaluate_folders(
     reference: Path,
     prediction: Path,
     *,
     dataset_json: Path | None = None,
+    labels: Sequence[str] = (),
+    regions: Sequence[str] = (),
     tolerance_mm: float = 3.0,
+    surface_definition: str = "A",
     num_processes: int = 1,
     allow_missing: bool = False,
     only_predicted: bool = False,
+    journal: Path | None = None,
     quiet: bool = False,
 ) -> EvaluationResult:
     """Every metric of every case and class. The result does not depend on `num_processes`.
@@ -49,18 +70,22 @@ def evaluate_folders(
         reference: folder of segmentations; its files say which cases there are.
         prediction: folder of segmentations of the same names.
         dataset_json: labels, regions, ignore label and file ending; looked for beside the folders if None.
+        labels: evaluate these only, by name or value; without a dataset.json, values.
+        regions: evaluate unions of labels, as ``name=1,2,3``; with `labels`, besides these.
         tolerance_mm: tolerance of NSD.
+        surface_definition: a key of `surface.SURFACE_DEFINITIONS`.
         num_processes: workers; each holds one case at a time.
         allow_missing: score a case without a prediction as an empty prediction.
         only_predicted: leave out references without a prediction.
+        journal: folder that keeps finished cases until `remove_journal`; after a kill, a second call scores only the
+            rest.
         quiet: no progress bar.
 
     Raises:
         UsageError: a missing, extra, unreadable or misaligned prediction (all are listed), a value that dataset.json
             does not know, no cases, or an argument out of range.
     """
-    if tolerance_mm < 0:
-        raise UsageError(f"--tolerance {tolerance_mm} must not be negative (mm)")
+    scoring = Scoring(tolerance_mm, surface_definition)
     if num_processes < 1:
         raise UsageError(f"-np {num_processes} must be at least 1")
     if allow_missing and only_predicted:
@@ -68,36 +93,48 @@ def evaluate_folders(
     for folder in (reference, prediction):
         if not folder.is_dir():
             raise UsageError(f"{folder} is not a folder")
-    classes = Classes.from_dataset_json(dataset_json or find_dataset_json(reference, prediction))
+    classes = find_classes(reference, prediction, dataset_json, labels, regions)
     cases = pair_cases(reference, prediction, classes.file_ending, allow_missing, only_predicted)
     check_alignment(cases)
-    rows: list[Row] = []
-    with _mapper(min(num_processes, len(cases))) as mapper:
-        try:
-            results = mapper(partial(evaluate_case, classes=classes, tolerance_mm=tolerance_mm), cases)
-            for case_rows in tqdm(results, "Evaluating", len(cases), unit="case", disable=True if quiet else None):
-                rows += case_rows
-        except BrokenProcessPool:
-            raise UsageError("a worker died, most likely for want of memory; run again with -np 1") from None
-    missing = [case.name for case in cases if case.prediction is None]
     return EvaluationResult(
-        rows, str(reference.resolve()), str(prediction.resolve()), tolerance_mm, only_predicted, missing
+        _evaluate_cases(cases, classes, scoring, num_processes, journal, quiet),
+        str(reference.resolve()),
+        str(prediction.resolve()),
+        scoring.tolerance_mm,
+        scoring.surface_definition,
+        {name: list(value) if isinstance(value, tuple) else value for name, value in classes.values.items()},
+        classes.file_ending,
+        only_predicted,
+        [case.name for case in cases if case.prediction is None],
     )
 
 
-def find_dataset_json(reference: Path, prediction: Path) -> Path:
-    """The ``dataset.json`` of the predictions (nnUNetv2_predict copies it; a trained model has one above
-    ``fold_0/validation``), else that above the references.
+def find_classes(
+    reference: Path, prediction: Path, dataset_json: Path | None, labels: Sequence[str], regions: Sequence[str]
+) -> Classes:
+    """What to evaluate; `labels` and `regions` alone say it where there is no dataset.json.
 
     Raises:
-        UsageError: there is none.
+        UsageError: neither, or labels that the data set does not have.
     """
-    folders = [prediction.resolve(), prediction.resolve().parent.parent, reference.resolve().parent]
-    for folder in folders:
-        if (folder / "dataset.json").is_file():
-            return folder / "dataset.json"
-    looked_in = ", ".join(str(folder) for folder in folders)
-    raise UsageError(f"no dataset.json in {looked_in}; name it: --dataset-json FILE")
+    found = dataset_json or find_dataset_json(reference, prediction)
+    if found is not None:
+        return Classes.from_dataset_json(found).chosen(labels, regions)
+    if not labels and not regions:
+        looked_in = ", ".join(str(folder) for folder in _dataset_json_folders(reference, prediction))
+        raise UsageError(f"no dataset.json in {looked_in}; name it (--dataset-json FILE), or the labels (--labels 1 2)")
+    return Classes.from_arguments(labels, regions, find_file_ending(reference))
+
+
+def _dataset_json_folders(reference: Path, prediction: Path) -> list[Path]:
+    return [prediction.resolve(), prediction.resolve().parent.parent, reference.resolve().parent]
+
+
+def find_dataset_json(reference: Path, prediction: Path) -> Path | None:
+    """The ``dataset.json`` of the predictions (nnUNetv2_predict copies it; a trained model has one above
+    ``fold_0/validation``), else that above the references, else None."""
+    files = (folder / "dataset.json" for folder in _dataset_json_folders(reference, prediction))
+    return next((file for file in files if file.is_file()), None)
 
 
 def pair_cases(
@@ -158,41 +195,56 @@ def check_alignment(cases: Sequence[Case]) -> None:
         )
 
 
-def evaluate_case(case: Case, classes: Classes, tolerance_mm: float) -> list[Row]:
+def _evaluate_cases(
+    cases: Sequence[Case], classes: Classes, scoring: Scoring, num_processes: int, folder: Path | None, quiet: bool
+) -> list[Row]:
+    """The rows of all cases, in their order; those that the journal in `folder` holds are not computed again."""
+    journal = None if folder is None else Journal(folder)
+    known = {} if journal is None else journal.finished
+    settings = [list(classes.values.items()), classes.ignore, scoring.tolerance_mm, scoring.surface_definition]
+    keys = [journal_key([case.name, *settings], [case.reference, case.prediction]) for case in cases]
+    rest = [number for number, key in enumerate(keys) if key not in known]
+    if len(rest) < len(cases) and not quiet:
+        print(f"{len(cases) - len(rest)} of {len(cases)} cases were finished by an interrupted run; going on")
+
+    def done(index: int, rows: list[Row]) -> str:
+        if journal is not None:
+            journal.add(keys[rest[index]], rows)
+        return cases[rest[index]].name
+
+    items = [(cases[number], classes, scoring) for number in rest]
+    found = dict(zip(rest, run_parallel(evaluate_case, items, num_processes, "Evaluating", quiet, done), strict=True))
+    return [row for number, key in enumerate(keys) for row in (found[number] if number in found else known[key])]
+
+
+def evaluate_case(case: Case, classes: Classes, scoring: Scoring) -> list[Row]:
     """One row (`results.COLUMNS`) per class."""
     spacing = read_geometry(case.reference).spacing
     reference = read_labels(case.reference, classes)
     prediction = np.zeros_like(reference) if case.prediction is None else read_labels(case.prediction, classes)
     ignored = None if classes.ignore is None else reference == classes.ignore
     rows = []
-    for name, values in classes.values.items():
-        masks = _mask(reference, values), _mask(prediction, values)
-        metrics, counts = mask_metrics(*masks, spacing, tolerance_mm, ignored)
-        rows.append({"case": case.name, "class": name, **metrics, **counts._asdict(), **_volumes(counts, spacing)})
+    for name, value in classes.values.items():
+        metrics, counts, lesions = mask_metrics(
+            _mask(reference, value),
+            _mask(prediction, value),
+            spacing,
+            scoring.tolerance_mm,
+            ignored,
+            scoring.surface_definition,
+        )
+        volumes = {
+            "reference_ml": volume_ml(counts.TP + counts.FN, spacing),
+            "prediction_ml": volume_ml(counts.TP + counts.FP, spacing),
+        }
+        row = {"case": case.name, "class": name, **metrics, **counts._asdict(), **volumes, **lesions._asdict()}
+        rows.append(row)
     return rows
 
 
-def _mask(labels: Any, values: tuple[int, ...]) -> Any:
-    return labels == values[0] if len(values) == 1 else np.isin(labels, values)
-
-
-def _volumes(counts: Counts, spacing: Sequence[float]) -> Row:
-    """Millilitres; nan for a 2D image, which has none."""
-    voxel_ml = float(np.prod(spacing)) / 1000 if len(spacing) == 3 else float("nan")
-    return {"reference_ml": (counts.TP + counts.FN) * voxel_ml, "prediction_ml": (counts.TP + counts.FP) * voxel_ml}
-
-
-@contextmanager
-def _mapper(num_processes: int) -> Iterator[Any]:
-    """An ordered ``map``: in this process, or in spawned workers (a fork of a threaded parent may deadlock)."""
-    if num_processes == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield pool.map
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _mask(labels: NDArray[np.integer], value: int | tuple[int, ...]) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = np.isin(labels, value) if isinstance(value, tuple) else labels == value
+    return found
 
 
 def _listed(names: Sequence[str]) -> str:

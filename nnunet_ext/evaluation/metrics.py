@@ -1,12 +1,8 @@
-"""Overlap and surface metrics of two binary masks.
-
-All surface metrics share one pair of directed distances, found once per class. Definition A, that of MONAI: the surface
-of a mask is its edge voxels (mask without its erosion by the 2d-neighbourhood; outside the image is background), a
-distance is the Euclidean distance in mm from the centre of an edge voxel to the nearest centre of an edge voxel of
-the other mask.
+"""Every metric of two binary masks: overlap, surface distance, volume, lesions.
 
 Empty masks: both empty, every metric is nan (nothing to find, nothing found: left out of means and counted). One
-empty: HD = HD95 = ASD = ASSD = inf and DSC = IoU = NSD = 0; SEN is nan without reference, PPV nan without prediction.
+empty: HD = HD95 = ASD = ASD_ref = ASSD = inf and DSC = IoU = NSD = 0; what divides by zero is nan: SEN, RVE and LSEN
+without reference, PPV and LPPV without prediction.
 """
 
 from __future__ import annotations
@@ -17,27 +13,45 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
-from scipy.spatial import cKDTree
+
+from nnunet_ext.evaluation.lesions import LesionCounts, count_lesions, lesion_metrics
+from nnunet_ext.evaluation.surface import MILLIMETRE_METRICS, SURFACE_METRICS, surface_distances, surface_metrics
+from nnunet_ext.utilities.errors import UsageError
 
 Mask = NDArray[np.bool_]
-Array = NDArray[np.float64]
 
-DEFINITIONS = {
-    "DSC": "Dice similarity coefficient 2 TP / (2 TP + FP + FN), voxels",
-    "IoU": "intersection over union TP / (TP + FP + FN), voxels",
-    "SEN": "sensitivity TP / (TP + FN), voxels",
-    "SPE": "specificity TN / (TN + FP), voxels of the whole image",
-    "PPV": "precision TP / (TP + FP), voxels",
-    "HD": "Hausdorff distance in mm: the largest of all distances between the surfaces, both directions",
-    "HD95": "the larger of the two directed 95th percentiles (linear interpolation) of surface distance, mm",
-    "ASD": "mean distance in mm from the prediction's surface to the reference's (one direction, as MedPy)",
-    "ASSD": "mean of the surface distances of both directions, pooled (as MONAI), mm",
-    "NSD": "normalised surface Dice: share of the edge voxels of both surfaces within the tolerance of the other",
+
+class Metric(NamedTuple):
+    """What a metric is: definition, unit ("" for a share), and which values are good ("high", "low", or "zero": the
+    closer to zero the better, from either side)."""
+
+    text: str
+    unit: str
+    best: str
+
+
+METRICS = {
+    "DSC": Metric("Dice similarity coefficient 2 TP / (2 TP + FP + FN), voxels", "", "high"),
+    "IoU": Metric("intersection over union TP / (TP + FP + FN), voxels", "", "high"),
+    "SEN": Metric("sensitivity TP / (TP + FN), voxels", "", "high"),
+    "SPE": Metric("specificity TN / (TN + FP), voxels of the whole image", "", "high"),
+    "PPV": Metric("precision TP / (TP + FP), voxels", "", "high"),
+    "MAE": Metric("mean absolute error of the binary masks (FP + FN) / all voxels", "", "low"),
+    "HD": Metric("Hausdorff distance: the largest of all distances between the surfaces, both directions", "mm", "low"),
+    "HD95": Metric(
+        "95th percentile of the surface distances, both directions (as the surface definition says)", "mm", "low"
+    ),
+    "ASD": Metric("mean distance from the prediction's surface to the reference's", "mm", "low"),
+    "ASD_ref": Metric("mean distance from the reference's surface to the prediction's", "mm", "low"),
+    "ASSD": Metric("mean of the surface distances of both directions (as the surface definition says)", "mm", "low"),
+    "NSD": Metric("normalised surface Dice: share of both surfaces within the tolerance of the other", "", "high"),
+    "VE": Metric("volume error: prediction - reference", "mL", "zero"),
+    "RVE": Metric("relative volume error (prediction - reference) / reference", "", "zero"),
+    "LSEN": Metric("lesion sensitivity: share of the reference's lesions that the prediction touches", "", "high"),
+    "LPPV": Metric("lesion precision: share of the prediction's lesions that touch the reference", "", "high"),
+    "LF1": Metric("harmonic mean of LSEN and LPPV", "", "high"),
 }
-OVERLAP_METRICS = ("DSC", "IoU", "SEN", "SPE", "PPV")
-SURFACE_METRICS = ("HD", "HD95", "ASD", "ASSD", "NSD")
-MILLIMETRE_METRICS = ("HD", "HD95", "ASD", "ASSD")
+OVERLAP_METRICS = ("DSC", "IoU", "SEN", "SPE", "PPV", "MAE")
 
 
 class Counts(NamedTuple):
@@ -49,11 +63,12 @@ class Counts(NamedTuple):
     TN: int
 
 
-class SurfaceDistances(NamedTuple):
-    """Distances in mm from every edge voxel of one mask to the surface of the other; both empty if a mask is."""
+class MaskScores(NamedTuple):
+    """Everything about two masks: `METRICS` by name, and the counts behind them."""
 
-    prediction_to_reference: Array
-    reference_to_prediction: Array
+    metrics: dict[str, float]
+    counts: Counts
+    lesions: LesionCounts
 
 
 def count_voxels(reference: Mask, prediction: Mask, ignored: Mask | None = None) -> Counts:
@@ -73,7 +88,7 @@ def count_voxels(reference: Mask, prediction: Mask, ignored: Mask | None = None)
 
 
 def overlap_metrics(counts: Counts) -> dict[str, float]:
-    """DSC, IoU, SEN, SPE, PPV (`DEFINITIONS`); all nan if reference and prediction are empty."""
+    """DSC, IoU, SEN, SPE, PPV, MAE (`METRICS`); all nan if reference and prediction are empty."""
     tp, fp, fn, tn = counts
     if tp + fp + fn == 0:
         return dict.fromkeys(OVERLAP_METRICS, math.nan)
@@ -83,74 +98,24 @@ def overlap_metrics(counts: Counts) -> dict[str, float]:
         "SEN": _ratio(tp, tp + fn),
         "SPE": _ratio(tn, tn + fp),
         "PPV": _ratio(tp, tp + fp),
+        "MAE": (fp + fn) / (tp + fp + fn + tn),
     }
 
 
-def edge_voxels(mask: Mask) -> Mask:
-    """Voxels of `mask` with a background voxel, or the image's border, across one of their faces; any dimension."""
-    padded = np.pad(mask, 1)
-    interior = mask.copy()
-    for axis, length in enumerate(mask.shape):
-        for start in (0, 2):
-            window = [slice(1, -1)] * mask.ndim
-            window[axis] = slice(start, start + length)
-            interior &= padded[tuple(window)]
-    edges: Mask = mask & ~interior
-    return edges
+def volume_ml(num_voxels: int, spacing: Sequence[float]) -> float:
+    """Millilitres of so many voxels of `spacing` (mm); nan for a 2D image, which has no volume."""
+    return num_voxels * math.prod(spacing) / 1000 if len(spacing) == 3 else math.nan
 
 
-def surface_distances(reference: Mask, prediction: Mask, spacing: Sequence[float]) -> SurfaceDistances:
-    """Directed surface distances of two masks.
-
-    Args:
-        reference: boolean, 2D or 3D. An axis of length 1 is dropped: a single slice is a 2D image.
-        prediction: boolean, of the same shape.
-        spacing: mm per voxel, in the order of the array's axes.
-
-    Returns: distances in mm, one per edge voxel, in C order of the voxels; both arrays empty if either mask is.
-
-    Raises:
-        ValueError: the shapes differ, or `spacing` has another length or a number that is not positive.
-    """
-    _check_shapes(reference, prediction)
-    if len(spacing) != reference.ndim or not all(s > 0 for s in spacing):
-        raise ValueError(f"spacing={tuple(spacing)} must be {reference.ndim} positive numbers (mm)")
-    if not reference.any() or not prediction.any():
-        return SurfaceDistances(np.empty(0), np.empty(0))
-    axes = [axis for axis, length in enumerate(reference.shape) if length > 1] or [0]
-    shape = [reference.shape[axis] for axis in axes]
-    reference, prediction = reference.reshape(shape), prediction.reshape(shape)
-    box = find_objects((reference | prediction).view(np.uint8))[0]
-    scale = np.asarray(spacing, dtype=np.float64)[axes]
-    reference_points = np.argwhere(edge_voxels(reference[box])) * scale
-    prediction_points = np.argwhere(edge_voxels(prediction[box])) * scale
-    return SurfaceDistances(
-        cKDTree(reference_points).query(prediction_points)[0], cKDTree(prediction_points).query(reference_points)[0]
-    )
+def volume_metrics(counts: Counts, spacing: Sequence[float]) -> dict[str, float]:
+    """VE and RVE (`METRICS`); both nan if both masks are empty. A 2D image has no VE, and the RVE of its area."""
+    tp, fp, fn, _ = counts
+    if tp + fp + fn == 0:
+        return {"VE": math.nan, "RVE": math.nan}
+    return {"VE": volume_ml(fp - fn, spacing), "RVE": _ratio(fp - fn, tp + fn)}
 
 
-def surface_metrics(distances: SurfaceDistances, tolerance_mm: float) -> dict[str, float]:
-    """HD, HD95, ASD, ASSD, NSD (`DEFINITIONS`) of two masks that are not empty.
-
-    Raises:
-        ValueError: no distances, or a negative tolerance.
-    """
-    if tolerance_mm < 0:
-        raise ValueError(f"tolerance_mm={tolerance_mm} must not be negative")
-    forward, backward = distances
-    if not forward.size or not backward.size:
-        raise ValueError("a mask is empty and has no surface; see empty_metrics")
-    both = np.concatenate(distances)
-    return {
-        "HD": float(both.max()),
-        "HD95": float(max(np.percentile(forward, 95), np.percentile(backward, 95))),
-        "ASD": float(forward.mean()),
-        "ASSD": float(both.mean()),
-        "NSD": float(np.count_nonzero(both <= tolerance_mm) / both.size),
-    }
-
-
-def empty_metrics(reference_empty: bool, prediction_empty: bool) -> dict[str, float]:
+def empty_surface_metrics(reference_empty: bool, prediction_empty: bool) -> dict[str, float]:
     """Surface metrics by rule where one mask is empty (inf, NSD 0) or both are (nan)."""
     if reference_empty and prediction_empty:
         return dict.fromkeys(SURFACE_METRICS, math.nan)
@@ -163,21 +128,32 @@ def mask_metrics(
     spacing: Sequence[float],
     tolerance_mm: float,
     ignored: Mask | None = None,
-) -> tuple[dict[str, float], Counts]:
-    """Every metric of `DEFINITIONS`, and the voxel counts behind them.
+    surface_definition: str = "A",
+) -> MaskScores:
+    """Every metric of `METRICS`, in its order, and the counts behind them.
 
-    `ignored` voxels are background in both masks for the surfaces and count nowhere in the overlap. The other arguments
-    are those of `surface_distances` and `surface_metrics`.
+    `ignored` voxels are background in both masks for surfaces and lesions and count nowhere in the overlap. The other
+    arguments are those of `surface.surface_distances` and `surface.surface_metrics`.
     """
     counts = count_voxels(reference, prediction, ignored)
     if ignored is not None:
         reference, prediction = reference & ~ignored, prediction & ~ignored
     reference_empty, prediction_empty = counts.TP + counts.FN == 0, counts.TP + counts.FP == 0
     if reference_empty or prediction_empty:
-        surface = empty_metrics(reference_empty, prediction_empty)
+        surface = empty_surface_metrics(reference_empty, prediction_empty)
     else:
-        surface = surface_metrics(surface_distances(reference, prediction, spacing), tolerance_mm)
-    return overlap_metrics(counts) | surface, counts
+        distances = surface_distances(reference, prediction, spacing, surface_definition)
+        surface = surface_metrics(distances, tolerance_mm, surface_definition)
+    lesions = count_lesions(reference, prediction)
+    found = overlap_metrics(counts) | surface | volume_metrics(counts, spacing) | lesion_metrics(lesions)
+    return MaskScores({name: found[name] for name in METRICS}, counts, lesions)
+
+
+def require_metrics(names: Sequence[str]) -> None:
+    """Raises UsageError for a name that is not in `METRICS`."""
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise UsageError(f"no metric {', '.join(unknown)}; choose among {', '.join(METRICS)}")
 
 
 def _ratio(numerator: int, denominator: int) -> float:

@@ -11,16 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from nnunet_ext.evaluation.metrics import DEFINITIONS, MILLIMETRE_METRICS
+from nnunet_ext.evaluation.lesions import LesionCounts
+from nnunet_ext.evaluation.metrics import METRICS, Counts
+from nnunet_ext.evaluation.surface import SURFACE_DEFINITIONS
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import atomic_path, load_json, save_json
 
 CSV_NAME, JSON_NAME = "metrics.csv", "evaluation.json"
-COLUMNS = ("case", "class", *DEFINITIONS, "TP", "FP", "FN", "TN", "reference_ml", "prediction_ml")
+VOLUMES = ("reference_ml", "prediction_ml")
+SURFACE_COLUMN, TOLERANCE_COLUMN = "surface_definition", "nsd_tolerance_mm"
+COLUMNS = ("case", "class", *METRICS, *Counts._fields, *VOLUMES, *LesionCounts._fields)
+"""Keys of a row; ``metrics.csv`` adds `SURFACE_COLUMN` and `TOLERANCE_COLUMN`, so that a line speaks for itself."""
 RULES = {
     "both_empty": "every metric is nan: left out of mean, std and median, counted as 'undefined'",
-    "one_empty": "HD, HD95, ASD and ASSD are infinite, DSC, IoU and NSD are 0; SEN is nan without reference, PPV"
-    " without prediction",
+    "one_empty": "HD, HD95, ASD, ASD_ref and ASSD are infinite, DSC, IoU, NSD and LF1 are 0; SEN, RVE and LSEN are nan"
+    " without reference, PPV and LPPV without prediction",
     "mean": "mean and std (sample, n - 1) are over the n finite values; 'infinite' counts what they leave out",
     "median": "over finite and infinite values, so that a missed lesion counts",
 }
@@ -36,6 +41,9 @@ class EvaluationResult:
         reference: folder of the references.
         prediction: folder of the predictions.
         tolerance_mm: tolerance of NSD.
+        surface_definition: key of `surface.SURFACE_DEFINITIONS`.
+        labels: class name -> its label value, or the values that make it a region.
+        file_ending: of the segmentation files.
         only_predicted: whether references without a prediction were left out.
         missing: cases without a prediction, scored as empty ones.
     """
@@ -44,6 +52,9 @@ class EvaluationResult:
     reference: str
     prediction: str
     tolerance_mm: float
+    surface_definition: str = "A"
+    labels: dict[str, int | list[int]] = field(default_factory=dict)
+    file_ending: str = ".nii.gz"
     only_predicted: bool = False
     missing: list[str] = field(default_factory=list)
 
@@ -60,9 +71,7 @@ class EvaluationResult:
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """class -> metric -> mean, std, median, n, infinite, undefined (see `RULES`)."""
         return {
-            name: {
-                metric: summarise([row[metric] for row in self.rows if row["class"] == name]) for metric in DEFINITIONS
-            }
+            name: {metric: summarise([row[metric] for row in self.rows if row["class"] == name]) for metric in METRICS}
             for name in self.classes
         }
 
@@ -77,12 +86,12 @@ class EvaluationResult:
     def save(self, folder: Path) -> list[Path]:
         """Write ``metrics.csv`` and ``evaluation.json`` (not ``summary.json``: that is nnU-Net's); returns both."""
         with atomic_path(folder / CSV_NAME) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            scoring = {SURFACE_COLUMN: self.surface_definition, TOLERANCE_COLUMN: self.tolerance_mm}
+            writer = csv.DictWriter(file, [*COLUMNS, *scoring])
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(row | scoring for row in self.rows)
         header = {key: value for key, value in asdict(self).items() if key != "rows"}
-        definitions = {**DEFINITIONS, "NSD": f"{DEFINITIONS['NSD']} ({self.tolerance_mm:g} mm)"}
-        content = header | {"num_cases": len(self.cases), "definitions": definitions, "rules": RULES}
+        content = header | {"num_cases": len(self.cases), "definitions": self.definitions(), "rules": RULES}
         save_json(_json_numbers(content | {"summary": self.summary()}), folder / JSON_NAME)
         return [folder / CSV_NAME, folder / JSON_NAME]
 
@@ -99,7 +108,7 @@ class EvaluationResult:
             )
         header = load_json(folder / JSON_NAME)
         with (folder / CSV_NAME).open(newline="", encoding="utf-8") as file:
-            rows: list[Row] = [{**row, **_numbers(row, folder / CSV_NAME)} for row in csv.DictReader(file)]
+            rows = [_row(line, folder / CSV_NAME) for line in csv.DictReader(file)]
         try:
             return cls(rows, **{key: header[key] for key in cls.__dataclass_fields__ if key != "rows"})
         except KeyError as error:
@@ -108,13 +117,18 @@ class EvaluationResult:
     def table(self) -> str:
         """A table for the terminal: mean ± std per class, and what the means leave out."""
         summary = self.summary()
+        if len(summary) > 1 and MEAN_CLASS not in summary:
+            summary |= {MEAN_CLASS: {m: summarise(list(self.mean_over_classes(m).values())) for m in TABLE_METRICS}}
         width = max(5, *(len(name) for name in summary))
         lines = [f"{'class':<{width}} " + " ".join(f"{metric:>13}" for metric in TABLE_METRICS)]
         notes = []
         for name, metrics in summary.items():
             cells = [f"{spell(m, metrics[m]['mean']):>6} ±{spell(m, metrics[m]['std']):>6}" for m in TABLE_METRICS]
             lines.append(f"{name:<{width}} " + " ".join(f"{cell:>13}" for cell in cells))
+            if name not in self.classes:
+                continue
             undefined, infinite = metrics["DSC"]["undefined"], metrics["HD"]["infinite"]
+            notes.append(f"{name}: {self._lesion_note(name)}")
             if undefined:
                 notes.append(f"{name}: {undefined} of {len(self.cases)} cases empty in both, left out")
             if infinite:
@@ -122,10 +136,30 @@ class EvaluationResult:
                     f"{name}: {infinite} of {len(self.cases)} cases empty in one only: DSC and NSD 0, distances"
                     " infinite and left out of their mean"
                 )
-        head = f"{len(self.cases)} cases, mean ± standard deviation, distances in mm, NSD at {self.tolerance_mm:g} mm"
+        head = f"{len(self.cases)} cases, mean ± standard deviation, distances in mm, {self.scoring()}"
         return "\n".join([head, *lines, *notes])
 
+    def _lesion_note(self, name: str) -> str:
+        rows = [row for row in self.rows if row["class"] == name]
+        total, missed, false = (
+            int(sum(row[key] for row in rows)) for key in ("reference_lesions", "missed_lesions", "false_lesions")
+        )
+        return f"{total - missed} of {total} lesions found, {false} false ones"
 
+    def scoring(self) -> str:
+        """Tolerance and surface definition, for the head of a table."""
+        definition = SURFACE_DEFINITIONS[self.surface_definition]
+        return f"NSD at {self.tolerance_mm:g} mm, surface definition {self.surface_definition}: {definition}"
+
+    def definitions(self) -> dict[str, str]:
+        """metric -> what it is, with unit and tolerance."""
+        texts = {name: metric.text + (f", {metric.unit}" if metric.unit else "") for name, metric in METRICS.items()}
+        surface = f"{self.surface_definition}: {SURFACE_DEFINITIONS[self.surface_definition]}"
+        return texts | {"NSD": f"{texts['NSD']} ({self.tolerance_mm:g} mm)", "surface_definition": surface}
+
+
+MEAN_CLASS = "mean"
+"""Name of the row that averages over the classes of a case."""
 TABLE_METRICS = ("DSC", "IoU", "SEN", "SPE", "PPV", "HD95", "ASSD", "NSD")
 
 
@@ -133,7 +167,7 @@ def spell(metric: str, value: float) -> str:
     """4 decimals for overlap, 2 for millimetres, ``inf`` and a dash for what is undefined."""
     if math.isnan(value):
         return "–"
-    return f"{value:.2f}" if metric in MILLIMETRE_METRICS else f"{value:.4f}"
+    return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
@@ -154,10 +188,11 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
-def _numbers(row: dict[str, str], path: Path) -> Row:
-    """The numeric columns of a line of ``metrics.csv``."""
+def _row(line: dict[str, str], path: Path) -> Row:
+    """A line of ``metrics.csv`` with numbers as numbers."""
     try:
-        return {column: float(row[column]) for column in COLUMNS[2:]}
+        numbers = {column: float(line[column]) for column in COLUMNS[2:]}
+        return {"case": line["case"], "class": line["class"], **numbers}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not a table of nnunet_ext evaluate ({error}); run it again") from None
 

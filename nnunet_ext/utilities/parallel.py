@@ -17,9 +17,17 @@ T = TypeVar("T")
 
 
 def run_parallel(
-    function: Callable[..., T], items: Sequence[tuple[Any, ...]], processes: int, description: str, quiet: bool = False
+    function: Callable[..., T],
+    items: Sequence[tuple[Any, ...]],
+    processes: int,
+    description: str,
+    quiet: bool = False,
+    done: Callable[[int, T], str] | None = None,
 ) -> list[T]:
     """``[function(*item) for item in items]``, in `processes` spawned workers (in this process if 1).
+
+    `done(index, result)` is called here as soon as an item is finished, in any order; what it returns stands beside the
+    progress bar.
 
     An exception of one item cancels the rest and is raised here, as is Ctrl-C, after the running items have ended.
 
@@ -30,16 +38,15 @@ def run_parallel(
     with bar:
         if processes == 1 or len(items) < 2:
             results = []
-            for item in items:
+            for index, item in enumerate(items):
                 results.append(function(*item))
-                bar.update()
+                _advance(bar, index, results[-1], done)
             return results
         executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), _ignore_interrupt)
         try:
-            futures = [executor.submit(function, *item) for item in items]
+            futures = {executor.submit(function, *item): index for index, item in enumerate(items)}
             for future in as_completed(futures):
-                future.result()
-                bar.update()
+                _advance(bar, futures[future], future.result(), done)
             return [future.result() for future in futures]
         except BrokenProcessPool:
             raise UsageError(
@@ -47,6 +54,12 @@ def run_parallel(
             ) from None
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _advance(bar: Any, index: int, result: T, done: Callable[[int, T], str] | None) -> None:
+    if done is not None:
+        bar.set_postfix_str(done(index, result), refresh=False)
+    bar.update()
 
 
 def _ignore_interrupt() -> None:

@@ -35,7 +35,27 @@ def test_prints_a_table_and_writes_beside_the_predictions(folders, tmp_path, cap
     assert run(*folders) == 0
     printed = capsys.readouterr().out
     assert "2 cases" in printed and "1.0000" in printed and "metrics.csv" in printed
-    assert {"metrics.csv", "evaluation.json"} <= {file.name for file in (tmp_path / "predictions").iterdir()}
+    written = {file.name for file in (tmp_path / "predictions").iterdir()} - {"a.nii.gz", "b.nii.gz"}
+    assert written == {"metrics.csv", "evaluation.json", "summary.json"}  # and no journal
+
+
+def test_options_reach_the_evaluation(folders, tmp_path, capsys):
+    options = ("--regions", "whole=1", "--labels", "1", "--nsd-tolerance", "1.5", "--surface-definition", "C")
+    run(*folders, *options)
+    printed = capsys.readouterr().out
+    assert "NSD at 1.5 mm, surface definition C" in printed and "\nwhole " in printed and "\nlesion " in printed
+
+
+def test_a_full_disk_keeps_the_finished_cases(folders, tmp_path, monkeypatch):
+    from nnunet_ext.evaluation.results import EvaluationResult
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EvaluationResult, "save", full)
+    with pytest.raises(UsageError, match=r"predictions cannot be written to \(No space left on device\); make room"):
+        run(*folders)
+    assert len((tmp_path / "predictions" / ".evaluation_unfinished.jsonl").read_text().split()) > 2
 
 
 def test_output_folder_and_quiet(folders, tmp_path, capsys):

@@ -3,12 +3,15 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import SimpleITK
 
+from nnunet_ext.evaluation import evaluate
 from nnunet_ext.evaluation.evaluate import evaluate_folders, find_dataset_json
+from nnunet_ext.evaluation.journal import JOURNAL_NAME
 from nnunet_ext.evaluation.results import CSV_NAME, JSON_NAME, EvaluationResult, spell, summarise
 from nnunet_ext.utilities.errors import UsageError
 
@@ -32,7 +35,11 @@ def volume(*positions, value=1):
 
 def dataset_json(path, labels=None, file_ending=".nii.gz"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"labels": labels or {"background": 0, "lesion": 1}, "file_ending": file_ending}
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": labels or {"background": 0, "lesion": 1},
+        "file_ending": file_ending,
+    }
     path.write_text(json.dumps(content))
     return path
 
@@ -105,12 +112,19 @@ def test_files(folders, tmp_path):
     assert "infinite" in content["rules"]["one_empty"]
     with (folders[1] / CSV_NAME).open() as file:
         assert [row["case"] for row in csv.DictReader(file)] == result.cases
-    assert repr(EvaluationResult.load(folders[1])).replace(".0,", ",") == repr(result).replace(".0,", ",")
+    with (folders[1] / CSV_NAME).open() as file:
+        assert {(row["surface_definition"], row["nsd_tolerance_mm"]) for row in csv.DictReader(file)} == {("A", "3.0")}
+    assert without_point_zero(EvaluationResult.load(folders[1])) == without_point_zero(result)
     with pytest.raises(UsageError, match="run: nnunet_ext evaluate"):
         EvaluationResult.load(tmp_path)
     (folders[1] / CSV_NAME).write_text("case,class,DSC\na,b,c\n")
     with pytest.raises(UsageError, match="not a table of nnunet_ext evaluate"):
         EvaluationResult.load(folders[1])
+
+
+def without_point_zero(result):
+    """CSV holds no types: what was an integer comes back as a float."""
+    return re.sub(r"\.0(?=[,})\]])", "", repr(result))
 
 
 def test_json_is_strict_when_nothing_is_finite(folders):
@@ -181,7 +195,7 @@ def test_flipped_direction_is_misaligned(folders):
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_unknown_value_is_named(folders, num_processes):
     write(folders[1] / "hit.nii.gz", volume((1, 1, 1), value=255))
-    with pytest.raises(UsageError, match=r"hit.nii.gz holds values 255; dataset.json knows only 0, 1"):
+    with pytest.raises(UsageError, match=r"hit.nii.gz holds values 255; known are only 0, 1"):
         evaluate_folders(*folders, num_processes=num_processes, quiet=True)
 
 
@@ -265,8 +279,7 @@ def test_dataset_json_of_a_model_is_found_from_its_validation_folder(tmp_path):
     validation.mkdir(parents=True)
     assert find_dataset_json(reference, validation) == expected
     expected.unlink()
-    with pytest.raises(UsageError, match="--dataset-json"):
-        find_dataset_json(reference, validation)
+    assert find_dataset_json(reference, validation) is None
 
 
 @pytest.mark.parametrize("content", [{"labels": {"background": 0, "a": 1}}, {"file_ending": ".nii.gz"}])
@@ -277,9 +290,124 @@ def test_dataset_json_of_another_kind(folders, tmp_path, content):
 
 
 def test_wrong_arguments(folders, tmp_path):
-    with pytest.raises(UsageError, match="--tolerance -1"):
+    with pytest.raises(UsageError, match="--nsd-tolerance -1"):
         evaluate_folders(*folders, tolerance_mm=-1)
     with pytest.raises(UsageError, match="-np 0"):
         evaluate_folders(*folders, num_processes=0)
     with pytest.raises(UsageError, match="absent is not a folder"):
         evaluate_folders(folders[0], tmp_path / "absent")
+    with pytest.raises(UsageError, match="--surface-definition D: choose one of A, B, C"):
+        evaluate_folders(*folders, surface_definition="D")
+
+
+def test_definition_and_tolerance_stand_in_every_header(folders):
+    result = evaluate_folders(*folders, surface_definition="C", tolerance_mm=1, quiet=True)
+    result.save(folders[1])
+    content = json.loads((folders[1] / JSON_NAME).read_text())
+    assert content["surface_definition"] == "C" and "surfels" in content["definitions"]["surface_definition"]
+    assert "NSD at 1 mm, surface definition C: area-weighted surfels" in result.table().splitlines()[0]
+    with (folders[1] / CSV_NAME).open() as file:
+        assert {(row["surface_definition"], row["nsd_tolerance_mm"]) for row in csv.DictReader(file)} == {("C", "1")}
+    near = {d: rows_by_case(evaluate_folders(*folders, surface_definition=d, quiet=True))["near"] for d in "ABC"}
+    assert near["A"]["HD95"] == pytest.approx(1.9) and near["B"]["HD95"] == pytest.approx(1.775)
+    assert near["C"]["HD95"] == 2.0
+
+
+def test_table_tells_lesions_and_the_mean_over_classes(tmp_path):
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "one": 1, "two": 2})
+    for folder, column in (("labelsTr", 1), ("predictions", 5)):
+        write(tmp_path / folder / "a.nii.gz", volume((0, 0, 0)) + volume((2, 2, column), value=2))
+    table = evaluate_folders(tmp_path / "labelsTr", tmp_path / "predictions", quiet=True).table().splitlines()
+    assert [line.split()[0] for line in table[1:5]] == ["class", "one", "two", "mean"]
+    assert "0.5000" in table[4]
+    assert "one: 1 of 1 lesions found, 0 false ones" in table and "two: 0 of 1 lesions found, 1 false ones" in table
+
+
+@pytest.fixture
+def three_labels(tmp_path):
+    """A reference and a prediction with the labels 1 to 3; 3 is predicted as 2."""
+    dataset_json(tmp_path / "labels" / "dataset.json", {"background": 0, "edema": 1, "core": 2, "enhancing": 3})
+    reference = volume((0, 0, 0)) + volume((0, 0, 1), value=2) + volume((0, 0, 2), value=3)
+    write(tmp_path / "labels" / "labelsTr" / "a.nii.gz", reference)
+    write(tmp_path / "labels" / "predictions" / "a.nii.gz", np.minimum(reference, 2))
+    return tmp_path / "labels" / "labelsTr", tmp_path / "labels" / "predictions"
+
+
+def dice(result):
+    return {row["class"]: row["DSC"] for row in result.rows}
+
+
+def test_labels_by_name_or_value_and_regions(three_labels):
+    assert dice(evaluate_folders(*three_labels, labels=["core", "1"], quiet=True)) == {
+        "core": pytest.approx(2 / 3),
+        "edema": 1.0,
+    }
+    regions = evaluate_folders(*three_labels, regions=["whole=1,2,3", "tumour=2,3"], quiet=True)
+    assert dice(regions) == {"whole": 1.0, "tumour": 1.0} and regions.labels["tumour"] == [2, 3]
+    both = evaluate_folders(*three_labels, labels=["3"], regions=["whole=1,2,3"], quiet=True)
+    assert dice(both) == {"enhancing": 0.0, "whole": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": ["tumor"]}, "--labels tumor: dataset.json has edema, core, enhancing"),
+        ({"regions": ["whole"]}, "--regions whole must look like core=2,3"),
+        ({"regions": ["whole=1,x"]}, "must look like"),
+        ({"regions": ["whole=1,,2"]}, "must look like"),
+        ({"regions": ["whole=1,4"]}, "--regions whole: dataset.json has no value 4"),
+    ],
+)
+def test_wrong_labels_and_regions(three_labels, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        evaluate_folders(*three_labels, **arguments, quiet=True)
+
+
+def test_without_a_dataset_json_the_labels_say_what_there_is(three_labels):
+    (three_labels[0].parent / "dataset.json").unlink()
+    with pytest.raises(UsageError, match=r"no dataset.json in .*--labels 1 2"):
+        evaluate_folders(*three_labels, quiet=True)
+    with pytest.raises(UsageError, match=r"holds values 3; known are only 0, 1, 2"):
+        evaluate_folders(*three_labels, labels=["1", "2"], quiet=True)
+    with pytest.raises(UsageError, match="--labels edema: without a dataset.json"):
+        evaluate_folders(*three_labels, labels=["edema"], quiet=True)
+    result = evaluate_folders(*three_labels, labels=["1"], regions=["rest=2,3"], quiet=True)
+    assert dice(result) == {"1": 1.0, "rest": 1.0}
+    write(three_labels[0] / "b.nrrd", volume())
+    with pytest.raises(UsageError, match=r"2 endings \(.nii.gz, .nrrd\)"):
+        evaluate_folders(*three_labels, labels=["1"], quiet=True)
+
+
+def test_goes_on_where_it_was_interrupted(folders, monkeypatch, capsys):
+    expected = evaluate_folders(*folders, quiet=True)
+    calls = []
+
+    def interrupted(case, classes, scoring):
+        calls.append(case.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate_case(case, classes, scoring)
+
+    evaluate_case = evaluate.evaluate_case
+    monkeypatch.setattr(evaluate, "evaluate_case", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_folders(*folders, journal=folders[1], quiet=True)
+    assert calls == ["hit", "missed", "near"]
+    with (folders[1] / JOURNAL_NAME).open("a") as file:
+        file.write('\n{"key": "cut sho')  # a crash in the middle of a line
+    result = evaluate_folders(*folders, journal=folders[1])
+    assert calls == ["hit", "missed", "near", "near", "nothing"]
+    assert "2 of 4 cases were finished by an interrupted run" in capsys.readouterr().out
+    assert repr(result) == repr(expected)
+    # Other settings, or a changed file, are other cases.
+    evaluate_folders(*folders, journal=folders[1], tolerance_mm=1, quiet=True)
+    assert calls[5:] == ["hit", "missed", "near", "nothing"]
+    write(folders[1] / "hit.nii.gz", volume((1, 1, 2)))
+    evaluate_folders(*folders, journal=folders[1], quiet=True)
+    assert calls[9:] == ["hit"]
+
+
+def test_a_journal_that_cannot_be_written_is_met_first(folders, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"cannot be written to \(.*\); choose another folder: -o"):
+        evaluate_folders(*folders, journal=tmp_path / "file" / "results", quiet=True)
