@@ -1,11 +1,10 @@
-"""X-ray classification with a trained UCI model: probabilities per image, AUC where labels are known."""
+"""X-ray classification with a trained UCI model: probabilities per image."""
 
 from __future__ import annotations
 
 import copy
 import csv
 import inspect
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,7 +20,6 @@ from tqdm import tqdm
 from nnunet_ext.data.xray_augmentation import whole_views
 from nnunet_ext.data.xray_cache import DEFAULT_SIDE
 from nnunet_ext.data.xray_image import read_xray
-from nnunet_ext.evaluation.classification import class_aucs, macro_auc
 from nnunet_ext.inference.trained_model import Fold, load_trained_model, require_model_folder
 from nnunet_ext.settings.uci import UCISettings
 from nnunet_ext.utilities.errors import UsageError
@@ -142,22 +140,3 @@ def write_probabilities(path: Path, names: Sequence[str], classes: Sequence[str]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image", *classes])
         writer.writerows([name, *(f"{value:.6g}" for value in row)] for name, row in zip(names, values, strict=True))
-
-
-def auc_report(
-    probabilities: NDArray[np.floating], labels: NDArray[np.float64], classes: Sequence[str]
-) -> dict[str, Any]:
-    """AUC per class with the numbers of positives and negatives behind it, and their mean; None where undefined."""
-    aucs = class_aucs(probabilities, labels)
-
-    def defined(value: float) -> float | None:
-        return None if math.isnan(value) else value
-
-    return {
-        "num_images": len(labels),
-        "macro_auc": defined(macro_auc(aucs)),
-        "classes": {
-            name: {"auc": defined(value), "positives": int((column == 1).sum()), "negatives": int((column == 0).sum())}
-            for name, value, column in zip(classes, aucs, labels.T, strict=True)
-        },
-    }

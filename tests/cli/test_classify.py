@@ -7,7 +7,7 @@ from PIL import Image
 from toy_model import tiny_plans, write_model
 
 from nnunet_ext.cli.main import main
-from nnunet_ext.evaluation.classification import auc
+from nnunet_ext.evaluation.classification.roc import auc
 
 SETTINGS = {
     "features_per_stage": [4, 8, 8, 8, 8, 8],
@@ -64,7 +64,8 @@ def test_classifies_and_scores_a_split(uci_model, table, tmp_path, monkeypatch, 
     assert report["num_images"] == 4
     assert report["classes"]["covid"]["auc"] == pytest.approx(auc(values[:, 1], [1, 0, 1, 0]))
     printed = capsys.readouterr().out
-    assert "covid: AUC" in printed and "macro AUC" in printed
+    assert report["confusion_matrix"]["classes"] == ["healthy", "covid"]
+    assert "covid" in printed and "macro AUC" in printed and "4 images have no patient" in printed
 
 
 def test_a_folder_without_labels_gives_probabilities_only(uci_model, table, tmp_path, capsys):

@@ -1,5 +1,4 @@
 import csv
-import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 from PIL import Image
 
 from nnunet_ext.inference.classify import (
-    auc_report,
     classify_images,
     load_classifier,
     write_probabilities,
@@ -126,12 +124,3 @@ def test_probabilities_are_written_row_by_row(tmp_path):
         rows = list(csv.reader(file))
     assert rows == [["image", "No Finding", "b"], ["x,1.png", "0.25", "1"], ["b.png", "1e-07", "0.123457"]]
     assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
-
-
-def test_the_report_counts_what_is_behind_each_auc():
-    labels = np.array([[1, 0, 0], [0, 0, math.nan], [0, 0, 1]])
-    report = auc_report(np.array([[0.9, 0.1, 0.2], [0.1, 0.2, 0.3], [0.95, 0.1, 0.8]]), labels, ["a", "b", "c"])
-    assert report["classes"]["a"] == {"auc": 0.5, "positives": 1, "negatives": 2}
-    assert report["classes"]["b"] == {"auc": None, "positives": 0, "negatives": 3}
-    assert report["classes"]["c"] == {"auc": 1.0, "positives": 1, "negatives": 1}
-    assert report["macro_auc"] == 0.75
