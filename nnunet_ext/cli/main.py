@@ -20,7 +20,10 @@ COMMANDS = (
     "predict",
     "classify",
     "evaluate",
+    "compare",
+    "classification-metrics",
     "report",
+    "doctor",
     "phantom",
     "demo",
 )
@@ -36,7 +39,7 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nnunet_ext {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in commands:
-        module = import_module(f"nnunet_ext.cli.{name}")
+        module = import_module(f"nnunet_ext.cli.{name.replace('-', '_')}")
         subparser = subparsers.add_parser(name, help=module.HELP, description=module.__doc__)
         subparser.formatter_class = argparse.RawDescriptionHelpFormatter
         module.add_arguments(subparser)

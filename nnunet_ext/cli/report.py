@@ -1,10 +1,14 @@
-"""Write one HTML page about a trained model: settings, curves, metrics, best and worst cases.
+"""Write one HTML page about trained models and evaluations: settings, curves, metrics, comparison, example cases.
 
   nnunet_ext report $nnUNet_results/Dataset115_X/UCITrainer__nnUNetPlans__3d_fullres -f 0 \\
       --evaluation PREDICTIONS --images $nnUNet_raw/Dataset115_X/imagesTs -o report.html
+  nnunet_ext report nnU-Net=PREDICTIONS_A UCI=PREDICTIONS_B --images $nnUNet_raw/Dataset115_X/imagesTs
 
-The page is complete in itself and opens without a network. Without --evaluation it shows that of fold_X/validation,
-if nnunet_ext evaluate was run there.
+Give any mix of model folders and folders of nnunet_ext evaluate, with or without a NAME; several of one NAME are
+repeats (seeds) or folds. With several names the others are compared with the first. A model shows the evaluation of
+its fold_X/validation where no other is given for it: by --evaluation or under its NAME.
+
+The page is complete in itself and opens without a network.
 """
 
 from __future__ import annotations
@@ -12,14 +16,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "one HTML page: settings, curves, metrics, overlays"
+HELP = "one HTML page: settings, curves, metrics, comparison, overlays"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, what was evaluated, and the page."""
-    parser.add_argument("model_folder", type=Path, metavar="MODEL_FOLDER", help="TRAINER__PLANS__CONFIGURATION folder")
-    parser.add_argument("-f", default="0", metavar="FOLD", help="fold [0]")
-    parser.add_argument("--evaluation", type=Path, metavar="FOLDER", help="results of nnunet_ext evaluate")
+    """Models, evaluations, and the page."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="[NAME=]FOLDER",
+        help="TRAINER__PLANS__CONFIGURATION folder, or results of nnunet_ext evaluate",
+    )
+    parser.add_argument("-f", default="0", metavar="FOLD", help="fold of the models [0]")
+    parser.add_argument("--evaluation", type=Path, metavar="FOLDER", help="results of the only model")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="images of the evaluated cases, for overlays")
     parser.add_argument("--references", type=Path, metavar="FOLDER", help="their references [those evaluated]")
     parser.add_argument("-o", type=Path, default=Path("report.html"), metavar="FILE", help="the page [report.html]")
@@ -27,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and print its name."""
-    from nnunet_ext.evaluation.report import write_report
+    from nnunet_ext.evaluation.report.page import write_report
 
     write_report(
-        args.model_folder,
+        args.inputs,
         args.o,
         fold=args.f,
         evaluation=args.evaluation,

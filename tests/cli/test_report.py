@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+from report_toy import make_result
 
 from nnunet_ext.cli import report
 from nnunet_ext.utilities.errors import UsageError
@@ -42,3 +43,12 @@ def test_quiet_and_default_name(model, tmp_path, capsys, monkeypatch):
 def test_wrong_fold(model):
     with pytest.raises(UsageError, match="folds here: all"):
         run(str(model), "-f", "0")
+
+
+def test_several_named_evaluations(tmp_path, capsys):
+    for name, score in (("x", 0.5), ("y", 0.75)):
+        make_result({"case_1": score, "case_2": score}).save(tmp_path / name)
+    output = tmp_path / "page.html"
+    assert run(f"nnU-Net={tmp_path / 'x'}", f"UCI={tmp_path / 'y'}", "-o", str(output)) == 0
+    assert capsys.readouterr().out == f"wrote {output}\n"
+    assert "Comparison of nnU-Net and UCI" in output.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_ext.evaluation.charts import (
+from nnunet_ext.evaluation.report.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,

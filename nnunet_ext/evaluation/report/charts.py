@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-WIDTH, HEIGHT = 400, 230
+WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 36
 """Size and margins of the drawing in SVG units; close to a phone's pixels, so that its text stays legible there."""
 

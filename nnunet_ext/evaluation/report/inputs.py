@@ -1,0 +1,126 @@
+"""What a report is about: model folders and evaluations, each with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nnunet_ext.evaluation.report.model import Model, is_model_folder
+from nnunet_ext.evaluation.results import CSV_NAME, JSON_NAME, EvaluationResult
+from nnunet_ext.utilities.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation in `folder`; several of one name are repeats (seeds) or folds."""
+
+    name: str
+    folder: Path
+    result: EvaluationResult
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that the page shows, in the order given, with the names it has there."""
+
+    models: list[tuple[str, Model]]
+    evaluations: list[Evaluated]
+
+    @property
+    def methods(self) -> dict[str, list[Evaluated]]:
+        """Evaluations by name, names in order of appearance."""
+        grouped: dict[str, list[Evaluated]] = {}
+        for evaluated in self.evaluations:
+            grouped.setdefault(evaluated.name, []).append(evaluated)
+        return grouped
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One argument: `model` is None for an evaluation; `named` says whether the user chose the name."""
+
+    name: str
+    folder: Path
+    model: Model | None
+    named: bool
+
+
+def read_inputs(arguments: Sequence[str | Path], fold: str = "0", evaluation: Path | None = None) -> Inputs:
+    """Open all folders.
+
+    A model brings the evaluation of its ``fold_X/validation``, if there is one, but where evaluations are given for
+    it: as `evaluation`, under its name, or, if it was given without a name, at all.
+
+    Args:
+        arguments: model folders and folders of ``nnunet_ext evaluate``, each as FOLDER or NAME=FOLDER.
+        fold: which ``fold_X`` of the model folders.
+        evaluation: an evaluation of the only model.
+
+    Raises:
+        UsageError: no folder, a folder that is neither or given twice, or `evaluation` without a single model.
+    """
+    inputs = _name_all([_open(str(argument), fold) for argument in arguments])
+    folders = [entry.folder for entry in inputs]
+    if not inputs:
+        raise UsageError("name a model folder, or a folder of nnunet_ext evaluate")
+    if repeated := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise UsageError(f"{repeated} is given twice")
+    models = [(entry.name, entry.model) for entry in inputs if entry.model]
+    if evaluation is not None:
+        if len(models) != 1:
+            raise UsageError(f"--evaluation is for one model folder, not {len(models)}; add it as NAME={evaluation}")
+        inputs.append(_Input(models[0][0], evaluation.resolve(), None, False))
+    given = {entry.name for entry in inputs if not entry.model}
+    evaluations = []
+    for entry in inputs:
+        folder = entry.model.validation if entry.model else entry.folder
+        superseded = entry.name in given if entry.named else bool(given)
+        if not entry.model or (has_evaluation(folder) and not superseded):
+            evaluations.append(Evaluated(entry.name, folder, EvaluationResult.load(folder)))
+    return Inputs(models, evaluations)
+
+
+def has_evaluation(folder: Path) -> bool:
+    """Whether ``nnunet_ext evaluate`` wrote there."""
+    return (folder / CSV_NAME).is_file() and (folder / JSON_NAME).is_file()
+
+
+def split_name(argument: str) -> tuple[str, Path]:
+    """``NAME=FOLDER`` or ``FOLDER`` (then the name is empty; a folder may have an equals sign in its path)."""
+    name, equals, folder = argument.partition("=")
+    return (name, Path(folder)) if equals and name and not Path(argument).exists() else ("", Path(argument))
+
+
+def _open(argument: str, fold: str) -> _Input:
+    name, folder = split_name(argument)
+    folder = folder.resolve()
+    if is_model_folder(folder):
+        return _Input(name, folder, Model.open(folder, fold), bool(name))
+    if not has_evaluation(folder):
+        raise UsageError(
+            f"{folder} is no model folder ($nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION, which holds"
+            f" plans.json, dataset.json and fold_0) and has no {CSV_NAME} and {JSON_NAME} either; to get these run:"
+            f" nnunet_ext evaluate GT PRED -o {folder}"
+        )
+    return _Input(name, folder, None, bool(name))
+
+
+def _name_all(inputs: list[_Input]) -> list[_Input]:
+    """Name what has no name: by the trainer or the folder, with as much of the path as tells all of them apart."""
+    chosen = {entry.name for entry in inputs if entry.named}
+    unnamed = [entry for entry in inputs if not entry.named]
+    longest = max((len(entry.folder.parts) for entry in unnamed), default=0)
+    labels: list[str] = []
+    for depth in range(longest + 1):
+        labels = [_label(entry, depth) for entry in unnamed]
+        if len(set(labels)) == len(labels) and chosen.isdisjoint(labels):
+            break
+    names = iter(labels)
+    return [entry if entry.named else replace(entry, name=next(names)) for entry in inputs]
+
+
+def _label(entry: _Input, depth: int) -> str:
+    if depth == 0:
+        return entry.model.trainer if entry.model else entry.folder.name
+    return "/".join(entry.folder.parts[-depth:])
