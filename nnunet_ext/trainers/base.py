@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
@@ -32,6 +32,7 @@ from nnunet_ext.trainers.inspection import Inspectable
 from nnunet_ext.trainers.randomness import random_state, restore_random_state, seed_everything
 from nnunet_ext.trainers.run_record import write_run_record
 from nnunet_ext.utilities.datasets import nnunet_folder
+from nnunet_ext.utilities.environment import environment_variable
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import atomic_path
 from nnunet_ext.utilities.pictures import FOLDER_NAME, Picture, write_pictures
@@ -249,7 +250,7 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
         budget = get_allowed_n_proc_DA()
         share = budget // 4 if budget >= 4 else int(budget >= 2)
         self.streams = self.build_streams(share)
-        with _environment("nnUNet_n_proc_DA", str(budget - share if self.streams else budget)):
+        with environment_variable("nnUNet_n_proc_DA", str(budget - share if self.streams else budget)):
             return super().get_dataloaders()
 
     def run_training(self) -> None:
@@ -392,17 +393,3 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
             self.print_to_log_file(f"settings changed since the checkpoint (before, now): {changed}")
         super().load_checkpoint(filename_or_checkpoint)
         self._resume = checkpoint["nnunet_ext"]
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for the duration of a block."""
-    previous = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = previous

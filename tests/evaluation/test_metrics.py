@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_masks import SPACING, random_pair, voxels
 
 from nnunet_ext.evaluation.lesions import LesionCounts
 from nnunet_ext.evaluation.metrics import (
@@ -22,20 +23,6 @@ from nnunet_ext.evaluation.surface import MILLIMETRE_METRICS, SURFACE_METRICS
 from nnunet_ext.utilities.errors import UsageError
 
 VOXEL_ML = 5 * 2 * 0.5 / 1000
-
-SPACING = (5.0, 2.0, 0.5)  # z, y, x
-
-
-def voxels(*positions, shape=(4, 6, 8)):
-    mask = np.zeros(shape, dtype=bool)
-    for position in positions:
-        mask[position] = True
-    return mask
-
-
-def random_pair(seed, shape=(6, 9, 11), density=0.15):
-    generator = np.random.default_rng(seed)
-    return generator.random(shape) < density, generator.random(shape) < density
 
 
 def test_two_single_voxels_by_hand():

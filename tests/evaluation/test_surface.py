@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy_masks import SPACING, random_pair, voxels
 
 from nnunet_ext.evaluation.surface import (
     MILLIMETRE_METRICS,
@@ -17,20 +18,6 @@ from nnunet_ext.evaluation.surface import (
     surface_metrics,
     weighted_percentile,
 )
-
-SPACING = (5.0, 2.0, 0.5)  # z, y, x
-
-
-def voxels(*positions, shape=(4, 6, 8)):
-    mask = np.zeros(shape, dtype=bool)
-    for position in positions:
-        mask[position] = True
-    return mask
-
-
-def random_pair(seed, shape=(6, 9, 11), density=0.15):
-    generator = np.random.default_rng(seed)
-    return generator.random(shape) < density, generator.random(shape) < density
 
 
 def measure(reference, prediction, spacing=SPACING, tolerance=1.0, definition="A"):
