@@ -19,8 +19,6 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunet_ext.utilities.errors import UsageError
-
 HELP = "overlap, surface, volume and lesion metrics of a folder of predictions"
 
 
@@ -63,12 +61,7 @@ def run(args: argparse.Namespace) -> int:
         journal=output,
         quiet=args.quiet,
     )
-    try:
-        written = [*result.save(output), write_host_summary(result, output)]
-    except OSError as error:
-        raise UsageError(
-            f"{output} cannot be written to ({error.strerror}); make room, or choose another: -o"
-        ) from None
+    written = [*result.save(output), write_host_summary(result, output)]
     remove_journal(output)
     if not args.quiet:
         if args.only_predicted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -29,6 +30,9 @@ COMMANDS = (
 )
 
 
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     """The parser with the sub-parsers of `commands`."""
     parser = argparse.ArgumentParser(
@@ -51,7 +55,8 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: its exit code; 1 with one line on stderr for input that cannot be used, 130 after Ctrl-C.
+    Returns: its exit code; 1 with one line on stderr for input that cannot be used or a place that cannot be written,
+        130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = [arguments[0]] if arguments and arguments[0] in COMMANDS else COMMANDS
@@ -60,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except UsageError as error:
         print(f"nnunet_ext {args.command}: error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = error.filename or "a file could not be written"
+        fix = "make room or name another place, and run it again; no file was left half-written"
+        print(f"nnunet_ext {args.command}: error: {error.strerror}: {where}; {fix}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"nnunet_ext {args.command}: interrupted", file=sys.stderr)

@@ -1,3 +1,4 @@
+import errno
 import re
 import subprocess
 import sys
@@ -42,6 +43,29 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     monkeypatch.setattr("nnunet_ext.cli.env.run", interrupt)
     assert main(["env"]) == 130
     assert capsys.readouterr().err == "nnunet_ext env: interrupted\n"
+
+
+@pytest.mark.parametrize("filename", ["/full/page.html", None])
+def test_a_full_disk_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], filename: str | None
+) -> None:
+    def full(_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", filename)
+
+    monkeypatch.setattr("nnunet_ext.cli.env.run", full)
+    assert main(["env"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("nnunet_ext env: error: No space left on device: ")
+    assert filename is None or filename in error
+
+
+def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("nnunet_ext.cli.env.run", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        main(["env"])
 
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
