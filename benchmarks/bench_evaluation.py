@@ -158,7 +158,7 @@ def measure(case: str, pair: str) -> dict[str, float]:
 
 
 def write_folder(folder: Path) -> None:
-    """20 pairs as an nnU-Net user has them, compressed; the second half are the first again."""
+    """20 pairs as an nnU-Net user has them, compressed; four different ones, five times each."""
     import SimpleITK
 
     content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
@@ -204,6 +204,8 @@ def main() -> int:
         "--case", nargs="+", metavar="CASE PAIR", help="one case on one pair, in this process; or folder"
     )
     arguments = parser.parse_args()
+    if arguments.case not in (None, ["folder"], *([case, pair] for case in CASES for pair in PAIRS)):
+        parser.error(f"--case takes folder, or one of {', '.join(CASES)} and one of {', '.join(PAIRS)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     if arguments.case and arguments.case != ["folder"]:
         run_case(*arguments.case)

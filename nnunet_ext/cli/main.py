@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -30,7 +31,7 @@ COMMANDS = (
 )
 
 
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
 
 
 def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"nnunet_ext {args.command}: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # head or less have read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        return 0
     except OSError as error:
         if error.errno not in REFUSALS:
             raise

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunet_ext import __version__
+from nnunet_ext.evaluation.classes import Classes
 from nnunet_ext.evaluation.journal import Journal, journal_key
 from nnunet_ext.evaluation.metrics import mask_metrics, volume_ml
 from nnunet_ext.evaluation.results import EvaluationResult, Row
-from nnunet_ext.evaluation.segmentation import Classes, find_file_ending, read_geometry, read_labels
+from nnunet_ext.evaluation.segmentation import find_file_ending, read_geometry, read_labels
 from nnunet_ext.evaluation.surface import SURFACE_DEFINITIONS
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.parallel import run_parallel
@@ -34,15 +37,15 @@ class Scoring:
     """How masks are compared: tolerance of NSD in mm, and a key of `surface.SURFACE_DEFINITIONS`.
 
     Raises:
-        UsageError: a negative tolerance, or no such definition.
+        UsageError: a negative or infinite tolerance, or no such definition.
     """
 
     tolerance_mm: float = 3.0
     surface_definition: str = "A"
 
     def __post_init__(self) -> None:
-        if not self.tolerance_mm >= 0:
-            raise UsageError(f"--nsd-tolerance {self.tolerance_mm} must not be negative (mm)")
+        if not 0 <= self.tolerance_mm < math.inf:
+            raise UsageError(f"--nsd-tolerance {self.tolerance_mm} must be finite and not negative (mm)")
         if self.surface_definition not in SURFACE_DEFINITIONS:
             raise UsageError(
                 f"--surface-definition {self.surface_definition}: choose one of {', '.join(SURFACE_DEFINITIONS)}"
@@ -117,6 +120,8 @@ def find_classes(
     Raises:
         UsageError: neither, or labels that the data set does not have.
     """
+    if dataset_json is not None and not dataset_json.is_file():
+        raise UsageError(f"--dataset-json {dataset_json} is not a file")
     found = dataset_json or find_dataset_json(reference, prediction)
     if found is not None:
         return Classes.from_dataset_json(found).chosen(labels, regions)
@@ -160,7 +165,7 @@ def pair_cases(
         )
     if problems:
         raise UsageError("; ".join(problems))
-    if not predictions:
+    if not predictions and not allow_missing:
         raise UsageError(f"{prediction} has no files that end in {file_ending} (file_ending of dataset.json)")
     names = sorted(predictions if only_predicted else references)
     return [Case(name, references[name], predictions.get(name)) for name in names]
@@ -168,26 +173,35 @@ def pair_cases(
 
 def _files(folder: Path, file_ending: str) -> dict[str, Path]:
     """Case name -> file; hidden files (half-written ones of another process) are none."""
-    return {
+    files = {
         file.name[: -len(file_ending)]: file
         for file in folder.iterdir()
         if file.name.endswith(file_ending) and not file.name.startswith(".")
     }
+    for name in files:
+        if not name.isprintable():  # undecodable bytes of a name would crash the image library
+            raise UsageError(f"{folder} holds a file whose name is no text ({name!r}); rename it")
+    return files
 
 
 def check_alignment(cases: Sequence[Case]) -> None:
     """Compare shape, spacing, origin and direction of every pair, from the headers.
 
     Raises:
-        UsageError: lists the pairs that are not on one grid.
+        UsageError: lists the files that are no images, else the pairs that are not on one grid.
     """
-    problems = []
+    problems, unreadable = [], []
     for case in cases:
-        if case.prediction is None:
+        try:
+            geometry = read_geometry(case.reference)
+            differences = [] if case.prediction is None else geometry.differences(read_geometry(case.prediction))
+        except UsageError as error:
+            unreadable.append(str(error))
             continue
-        differences = read_geometry(case.reference).differences(read_geometry(case.prediction))
         if differences:
             problems.append(f"{case.name} ({'; '.join(differences)})")
+    if unreadable:
+        raise UsageError(_listed(unreadable))
     if problems:
         raise UsageError(
             f"{len(problems)} predictions are not on the grid of their reference (reference and prediction):"
@@ -201,8 +215,11 @@ def _evaluate_cases(
     """The rows of all cases, in their order; those that the journal in `folder` holds are not computed again."""
     journal = None if folder is None else Journal(folder)
     known = {} if journal is None else journal.finished
-    settings = [list(classes.values.items()), classes.ignore, scoring.tolerance_mm, scoring.surface_definition]
-    keys = [journal_key([case.name, *settings], [case.reference, case.prediction]) for case in cases]
+    settings = [__version__, list(classes.values.items()), classes.ignore, asdict(scoring)]
+    keys = [
+        journal_key([case.name, read_geometry(case.reference).spacing, *settings], [case.reference, case.prediction])
+        for case in cases
+    ]
     rest = [number for number, key in enumerate(keys) if key not in known]
     if len(rest) < len(cases) and not quiet:
         print(f"{len(cases) - len(rest)} of {len(cases)} cases were finished by an interrupted run; going on")

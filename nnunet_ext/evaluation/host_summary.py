@@ -21,25 +21,22 @@ def host_summary(result: EvaluationResult) -> dict[str, Any]:
     """``metric_per_case``, ``mean`` and ``foreground_mean`` as nnU-Net computes them (nan left out, infinities kept),
     with our metrics beside its own."""
     keys = {name: _host_key(result.labels[name]) for name in result.classes}
+    missing = set(result.missing)
     per_case = []
-    for case in result.cases:
-        rows = [row for row in result.rows if row["case"] == case]
+    for case, rows in result.rows_by("case").items():
         file = f"{case}{result.file_ending}"
         per_case.append(
             {
                 "reference_file": str(Path(result.reference) / file),
-                "prediction_file": None if case in result.missing else str(Path(result.prediction) / file),
+                "prediction_file": None if case in missing else str(Path(result.prediction) / file),
                 "metrics": {keys[row["class"]]: _host_metrics(row) for row in rows},
             }
         )
     names = list(_host_metrics(result.rows[0]))
-    mean = {
-        key: {
-            name: _nanmean([_host_metrics(row)[name] for row in result.rows if row["class"] == class_name])
-            for name in names
-        }
-        for class_name, key in keys.items()
-    }
+    mean = {}
+    for name, rows in result.rows_by("class").items():
+        metrics = [_host_metrics(row) for row in rows]
+        mean[keys[name]] = {key: _nanmean([values[key] for values in metrics]) for key in names}
     foreground = {name: float(np.mean([values[name] for values in mean.values()])) for name in names}
     about = {"surface_definition": result.surface_definition, "nsd_tolerance_mm": result.tolerance_mm}
     return {"foreground_mean": foreground, "mean": mean, "metric_per_case": per_case, MARK: about}

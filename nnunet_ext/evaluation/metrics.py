@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from nnunet_ext.evaluation.lesions import LesionCounts, count_lesions, lesion_metrics
 from nnunet_ext.evaluation.surface import MILLIMETRE_METRICS, SURFACE_METRICS, surface_distances, surface_metrics
@@ -138,6 +139,8 @@ def mask_metrics(
     counts = count_voxels(reference, prediction, ignored)
     if ignored is not None:
         reference, prediction = reference & ~ignored, prediction & ~ignored
+    for box in find_objects((reference | prediction).view(np.uint8)):  # one, or none if both are empty
+        reference, prediction = reference[box], prediction[box]
     reference_empty, prediction_empty = counts.TP + counts.FN == 0, counts.TP + counts.FP == 0
     if reference_empty or prediction_empty:
         surface = empty_surface_metrics(reference_empty, prediction_empty)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,19 +69,25 @@ class EvaluationResult:
         """Names of the classes, in order."""
         return list(dict.fromkeys(row["class"] for row in self.rows))
 
+    def rows_by(self, column: str) -> dict[str, list[Row]]:
+        """Rows grouped by ``"case"`` or ``"class"``, in order."""
+        grouped: dict[str, list[Row]] = {}
+        for row in self.rows:
+            grouped.setdefault(row[column], []).append(row)
+        return grouped
+
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """class -> metric -> mean, std, median, n, infinite, undefined (see `RULES`)."""
         return {
-            name: {metric: summarise([row[metric] for row in self.rows if row["class"] == name]) for metric in METRICS}
-            for name in self.classes
+            name: {metric: summarise([row[metric] for row in rows]) for metric in METRICS}
+            for name, rows in self.rows_by("class").items()
         }
 
     def mean_over_classes(self, metric: str) -> dict[str, float]:
         """case -> mean of `metric` over its classes; undefined ones left out, nan where all are."""
-        grouped = {case: [row[metric] for row in self.rows if row["case"] == case] for case in self.cases}
         return {
-            case: _mean([v for v in values if not math.isnan(v)]) if values else math.nan
-            for case, values in grouped.items()
+            case: _mean([row[metric] for row in rows if not math.isnan(row[metric])])
+            for case, rows in self.rows_by("case").items()
         }
 
     def save(self, folder: Path) -> list[Path]:
@@ -103,48 +110,38 @@ class EvaluationResult:
             UsageError: not a folder of ``nnunet_ext evaluate``.
         """
         if not (folder / CSV_NAME).is_file() or not (folder / JSON_NAME).is_file():
-            raise UsageError(
-                f"{folder} has no {CSV_NAME} and {JSON_NAME}; run: nnunet_ext evaluate GT PRED -o {folder}"
-            )
+            command = f"nnunet_ext evaluate GT PRED -o {shlex.quote(str(folder))}"
+            raise UsageError(f"{folder} has no {CSV_NAME} and {JSON_NAME}; run: {command}")
         header = load_json(folder / JSON_NAME)
         with (folder / CSV_NAME).open(newline="", encoding="utf-8") as file:
             rows = [_row(line, folder / CSV_NAME) for line in csv.DictReader(file)]
         try:
-            return cls(rows, **{key: header[key] for key in cls.__dataclass_fields__ if key != "rows"})
-        except KeyError as error:
+            result = cls(rows, **{key: header[key] for key in cls.__dataclass_fields__ if key != "rows"})
+        except (KeyError, TypeError) as error:
             raise UsageError(f"{folder / JSON_NAME} has no {error}; run nnunet_ext evaluate again") from None
+        expected = {(case, name) for case in result.cases for name in result.labels}
+        if not rows or {(row["case"], row["class"]) for row in rows} != expected or len(rows) != len(expected):
+            raise UsageError(
+                f"{folder / CSV_NAME} must have one line for each case and each of the classes"
+                f" {', '.join(result.labels)}; run nnunet_ext evaluate again"
+            )
+        return result
 
     def table(self) -> str:
         """A table for the terminal: mean ± std per class, and what the means leave out."""
         summary = self.summary()
+        notes = [note for name, rows in self.rows_by("class").items() for note in _notes(name, rows, summary[name])]
         if len(summary) > 1 and MEAN_CLASS not in summary:
-            summary |= {MEAN_CLASS: {m: summarise(list(self.mean_over_classes(m).values())) for m in TABLE_METRICS}}
+            means = {metric: list(self.mean_over_classes(metric).values()) for metric in TABLE_METRICS}
+            summary[MEAN_CLASS] = {metric: summarise(values) for metric, values in means.items()}
+            notes += _left_out(f"{MEAN_CLASS} over the classes of a case", summary[MEAN_CLASS], len(self.cases))
         width = max(5, *(len(name) for name in summary))
         lines = [f"{'class':<{width}} " + " ".join(f"{metric:>13}" for metric in TABLE_METRICS)]
-        notes = []
         for name, metrics in summary.items():
             cells = [f"{spell(m, metrics[m]['mean']):>6} ±{spell(m, metrics[m]['std']):>6}" for m in TABLE_METRICS]
             lines.append(f"{name:<{width}} " + " ".join(f"{cell:>13}" for cell in cells))
-            if name not in self.classes:
-                continue
-            undefined, infinite = metrics["DSC"]["undefined"], metrics["HD"]["infinite"]
-            notes.append(f"{name}: {self._lesion_note(name)}")
-            if undefined:
-                notes.append(f"{name}: {undefined} of {len(self.cases)} cases empty in both, left out")
-            if infinite:
-                notes.append(
-                    f"{name}: {infinite} of {len(self.cases)} cases empty in one only: DSC and NSD 0, distances"
-                    " infinite and left out of their mean"
-                )
         head = f"{len(self.cases)} cases, mean ± standard deviation, distances in mm, {self.scoring()}"
         return "\n".join([head, *lines, *notes])
-
-    def _lesion_note(self, name: str) -> str:
-        rows = [row for row in self.rows if row["class"] == name]
-        total, missed, false = (
-            int(sum(row[key] for row in rows)) for key in ("reference_lesions", "missed_lesions", "false_lesions")
-        )
-        return f"{total - missed} of {total} lesions found, {false} false ones"
 
     def scoring(self) -> str:
         """Tolerance and surface definition, for the head of a table."""
@@ -168,6 +165,30 @@ def spell(metric: str, value: float) -> str:
     if math.isnan(value):
         return "–"
     return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
+
+
+def _notes(name: str, rows: Sequence[Row], summary: dict[str, dict[str, float]]) -> list[str]:
+    """What stands below a table about a class: its lesions, and what its means leave out."""
+    total, missed, false = (
+        int(sum(row[key] for row in rows)) for key in ("reference_lesions", "missed_lesions", "false_lesions")
+    )
+    return [
+        f"{name}: {total - missed} of {total} lesions found, {false} false ones",
+        *_left_out(name, summary, len(rows)),
+    ]
+
+
+def _left_out(name: str, summary: dict[str, dict[str, float]], num_cases: int) -> list[str]:
+    notes = []
+    undefined, infinite = summary["DSC"]["undefined"], summary["HD95"]["infinite"]
+    if undefined:
+        notes.append(f"{name}: {undefined} of {num_cases} cases empty in both, left out")
+    if infinite:
+        notes.append(
+            f"{name}: {infinite} of {num_cases} cases empty in one only: DSC and NSD 0, distances infinite and left out"
+            " of their mean"
+        )
+    return notes
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:

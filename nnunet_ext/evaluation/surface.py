@@ -33,6 +33,8 @@ SURFACE_DEFINITIONS = {
 }
 MILLIMETRE_METRICS = ("HD", "HD95", "ASD", "ASD_ref", "ASSD")
 PERCENT = 95
+TOLERANCE_SLACK = 1e-6
+"""NIfTI keeps spacings in fp32: voxels of 1.2 mm are 1.2000000477 mm apart, and are meant to be within 1.2 mm."""
 SURFACE_METRICS = (*MILLIMETRE_METRICS, "NSD")
 
 
@@ -147,7 +149,7 @@ def surface_metrics(distances: SurfaceDistances, tolerance_mm: float, definition
 
 def _directed(distances: Array, areas: SurfelAreas | None, tolerance_mm: float) -> _Directed:
     """Largest, mean and percentile of one direction, the share within the tolerance, and the weight of it all."""
-    near = distances <= tolerance_mm
+    near = distances <= tolerance_mm * (1 + TOLERANCE_SLACK)
     if areas is None:
         percentile = float(np.percentile(distances, PERCENT))
         return _Directed(

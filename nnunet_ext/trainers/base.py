@@ -235,6 +235,7 @@ class ExtensionTrainer(Inspectable, nnUNetTrainer, Generic[SettingsT]):  # type:
                 Path(self.output_folder),
                 Path(self.preprocessed_dataset_folder_base),
                 Path(self.preprocessed_dataset_folder),
+                continued=self._resume is not None,
             )
         self.print_to_log_file(
             f"{self.settings.trainer} settings: {self.settings.to_dict()}", also_print_to_console=False

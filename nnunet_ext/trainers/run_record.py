@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext import __version__
+from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json, save_json
 
 RECORD_NAME = "run.json"
 DESCRIBING_FILES = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
 
 
-def write_run_record(fold_folder: Path, preprocessed: Path, data_folder: Path) -> None:
-    """Write ``run.json`` at the start of a run; a continued one keeps its start and counts how often."""
+def write_run_record(fold_folder: Path, preprocessed: Path, data_folder: Path, continued: bool) -> None:
+    """Write ``run.json`` at the start of a run; a continued one keeps its first start and counts how often."""
     path = fold_folder / RECORD_NAME
     now = {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -31,15 +32,18 @@ def write_run_record(fold_folder: Path, preprocessed: Path, data_folder: Path) -
         },
         "data_hash": data_hash(preprocessed, data_folder),
     }
-    save_json({**now, **_history(path)}, path)
+    save_json({**now, **_history(path, continued)}, path)
 
 
-def _history(path: Path) -> dict[str, Any]:
-    """When the run started, and how often it was continued."""
-    if not path.is_file():
+def _history(path: Path, continued: bool) -> dict[str, Any]:
+    """When the run first started (unknown for a run whose record is lost), and how often it was continued."""
+    if not continued:
         return {"started": datetime.now().isoformat(timespec="seconds"), "continued": 0}
-    before = load_json(path)
-    return {"started": before["started"], "continued": before["continued"] + 1}
+    try:
+        before = load_json(path)
+        return {"started": before["started"], "continued": before["continued"] + 1}
+    except (UsageError, KeyError, TypeError):
+        return {"started": None, "continued": 1}
 
 
 def data_hash(preprocessed: Path, data_folder: Path) -> str:

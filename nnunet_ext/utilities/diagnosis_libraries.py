@@ -218,6 +218,8 @@ def check_compile(probe: Probe, value: str | None, compiler: str | None, *, head
     name = "torch.compile"
     if value is not None and value.lower() not in ("true", "1", "t"):
         return Finding("ok", name, f"off (nnUNet_compile={value})")
+    if not probe.of_kind("gpu"):
+        return Finding("warning", name, "unknown: torch could not be asked for a GPU", "see the findings about torch")
     if not probe.of_kind("device"):
         return Finding("ok", name, "not used without a GPU")
     triton = next((fact for fact in probe.of_kind("import") if fact["name"] == "triton"), {"error": probe.failure})

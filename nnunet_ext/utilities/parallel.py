@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -42,7 +45,7 @@ def run_parallel(
                 results.append(function(*item))
                 _advance(bar, index, results[-1], done)
             return results
-        executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), _ignore_interrupt)
+        executor = ProcessPoolExecutor(min(processes, len(items)), get_context("spawn"), _prepare_worker)
         try:
             futures = {executor.submit(function, *item): index for index, item in enumerate(items)}
             for future in as_completed(futures):
@@ -62,6 +65,15 @@ def _advance(bar: Any, index: int, result: T, done: Callable[[int, T], str] | No
     bar.update()
 
 
-def _ignore_interrupt() -> None:
+def _prepare_worker() -> None:
     # Ctrl-C reaches the whole process group; the parent alone decides what happens, so workers stay silent.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers, which would wait for work for good."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

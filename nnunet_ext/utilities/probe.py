@@ -38,13 +38,10 @@ class Probe:
 
 def run_probe(arguments: Sequence[str], timeout: float) -> Probe:
     """Run `main` in a fresh process with this environment, for at most `timeout` seconds."""
-    # Without the current folder on the path, as in nnUNetv2_train: a torch.py that lies around must not count.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     source = Path(__file__).read_text(encoding="utf-8")
     try:
         done = subprocess.run(
             [sys.executable, "-c", source, *arguments],
-            env=environment,
             capture_output=True,
             timeout=timeout,
             stdin=subprocess.DEVNULL,
@@ -91,7 +88,7 @@ def _last_line(error: BaseException) -> str:
 def _tell_import(name: str) -> None:
     try:
         module = import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _tell("import", name=name, error=_last_line(error))
     else:
         _tell("import", name=name, version=str(getattr(module, "__version__", "unknown")))
@@ -136,14 +133,14 @@ def _tell_trainer(name: str) -> None:
         from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
         module = recursive_find_trainer_class_by_name(name).__module__
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = isinstance(error, RuntimeError) and "Could not find requested" in str(error)
         _tell("trainer", name=name, error="" if missing else _last_line(error), file=_culprit(error))
     else:
         _tell("trainer", name=name, module=module)
 
 
-def _culprit(error: Exception) -> str:
+def _culprit(error: BaseException) -> str:
     """The file with a trainer in which a search ended; empty if none is to blame."""
     folders = [folder for folder in os.environ.get("nnUNet_extTrainer", "").split(os.pathsep) if folder]
     host = sys.modules.get("nnunetv2")  # None if its own import failed
@@ -156,4 +153,6 @@ def _culprit(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    if sys.path[0] == "":  # the current folder, not searched by nnUNetv2_train: a torch.py there must not count
+        del sys.path[0]
     main(sys.argv[1:])

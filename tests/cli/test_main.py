@@ -68,6 +68,18 @@ def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.Mon
         main(["env"])
 
 
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f"{sys.executable} -m nnunet_ext.cli.main plan -tr UCITrainer --list"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         build_parser().parse_args(["nothing"])

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -261,7 +262,7 @@ def test_coloured_png_is_refused(tmp_path):
         (tmp_path / folder).mkdir()
         image = SimpleITK.GetImageFromArray(np.zeros((5, 7, 3), np.uint8), isVector=True)
         SimpleITK.WriteImage(image, str(tmp_path / folder / "a.png"))
-    with pytest.raises(UsageError, match="3 colour channels"):
+    with pytest.raises(UsageError, match=r"a.png is in colour \(mode RGB\)"):
         evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True)
 
 
@@ -356,6 +357,10 @@ def test_labels_by_name_or_value_and_regions(three_labels):
         ({"regions": ["whole=1,x"]}, "must look like"),
         ({"regions": ["whole=1,,2"]}, "must look like"),
         ({"regions": ["whole=1,4"]}, "--regions whole: dataset.json has no value 4"),
+        ({"regions": ["whole=0,1"]}, "label values above 0"),
+        ({"labels": ["core"], "regions": ["core=2,3"]}, "--regions core: there is a label or region of that name"),
+        ({"regions": ["a=1", "a=2"]}, "--regions a: there is a label or region of that name"),
+        ({"labels": ["²"]}, "--labels ²: dataset.json has"),
     ],
 )
 def test_wrong_labels_and_regions(three_labels, arguments, message):
@@ -411,3 +416,194 @@ def test_a_journal_that_cannot_be_written_is_met_first(folders, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot be written to \(.*\); choose another folder: -o"):
         evaluate_folders(*folders, journal=tmp_path / "file" / "results", quiet=True)
+
+
+def test_a_table_with_a_line_too_few_or_a_header_of_another_kind(folders):
+    evaluate_folders(*folders, quiet=True).save(folders[1])
+    table = folders[1] / CSV_NAME
+    lines = table.read_text().splitlines()
+    for kept in (lines[:1], [*lines, lines[1]]):
+        table.write_text("\n".join(kept) + "\n")
+        with pytest.raises(UsageError, match=r"must have one line for each case and each of the classes lesion"):
+            EvaluationResult.load(folders[1])
+    table.write_text("\n".join(lines) + "\n")
+    (folders[1] / JSON_NAME).write_text("[]")
+    with pytest.raises(UsageError, match="run nnunet_ext evaluate again"):
+        EvaluationResult.load(folders[1])
+
+
+def test_a_region_may_not_hold_the_ignore_label(tmp_path):
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "one": 1, "ignore": 3})
+    for folder in ("labelsTr", "predictions"):
+        write(tmp_path / folder / "a.nii.gz", volume((0, 0, 0)))
+    with pytest.raises(UsageError, match="3 is the ignore label, whose voxels count nowhere"):
+        evaluate_folders(tmp_path / "labelsTr", tmp_path / "predictions", regions=["all=1,3"], quiet=True)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_the_rounding_of_a_spacing_does_not_decide_nsd(tmp_path, ending):
+    dataset_json(tmp_path / "dataset.json", file_ending=ending)
+    for folder, column in (("labelsTr", 1), ("predictions", 2)):
+        write(tmp_path / folder / f"a{ending}", volume((0, 0, column)), spacing=(1.2, 1.2, 1.2))
+    (row,) = evaluate_folders(tmp_path / "labelsTr", tmp_path / "predictions", tolerance_mm=1.2, quiet=True).rows
+    assert row["NSD"] == 1.0  # one voxel apart; NIfTI says 1.2000000477 mm
+
+
+@pytest.mark.filterwarnings("ignore:.*are stored as RGB:DeprecationWarning")  # nnU-Net's writer: 3 or 4 slices
+@pytest.mark.parametrize("shape", [(3, 6, 8), (4, 6, 8), (6, 6, 8)])
+def test_tiff_volumes_as_nnunet_writes_them(tmp_path, shape):
+    from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+    dataset_json(tmp_path / "dataset.json", file_ending=".tif")
+    for folder, column in (("labelsTs", 1), ("predictions", 4)):
+        (tmp_path / folder).mkdir()
+        labels = np.zeros(shape, np.uint8)
+        labels[0, 0, column] = 1
+        Tiff3DIO().write_seg(labels, str(tmp_path / folder / "a.tif"), {"spacing": (4.0, 3.0, 2.0)})
+        (tmp_path / folder / "a.json").write_text(json.dumps({"spacing": [4.0, 3.0, 2.0]}))
+    assert evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True).rows[0]["HD"] == 6.0
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"spacing": [1.0]}', '{"spacing": [0, 1, 1]}'])
+def test_a_wrong_companion_of_a_tiff_is_named(tmp_path, content):
+    dataset_json(tmp_path / "dataset.json", file_ending=".tif")
+    for folder in ("labelsTs", "predictions"):
+        write(tmp_path / folder / "a.tif", volume((0, 0, 1)))
+        (tmp_path / folder / "a.json").write_text(content)
+    with pytest.raises(UsageError, match=r"a.json must hold .* with 3 positive numbers"):
+        evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True)
+
+
+def test_a_png_of_one_bit_is_a_mask(tmp_path):
+    from PIL import Image
+
+    dataset_json(tmp_path / "dataset.json", file_ending=".png")
+    for folder in ("labelsTs", "predictions"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.eye(4) > 0).save(tmp_path / folder / "a.png")
+    assert evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True).rows[0]["TP"] == 4
+
+
+def test_labels_of_nnunet_1_are_refused(folders, tmp_path):
+    path = dataset_json(tmp_path / "old.json", {"0": "background", "1": "lesion"})
+    with pytest.raises(UsageError, match=r"old.json: \"labels\" must be name: value"):
+        evaluate_folders(*folders, dataset_json=path, quiet=True)
+    with pytest.raises(UsageError, match=r"--dataset-json .* is not a file"):
+        evaluate_folders(*folders, dataset_json=tmp_path, quiet=True)
+
+
+def test_four_axes_are_refused(tmp_path):
+    dataset_json(tmp_path / "dataset.json")
+    image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(volume())] * 2)
+    for folder in ("labelsTs", "predictions"):
+        (tmp_path / folder).mkdir()
+        SimpleITK.WriteImage(image, str(tmp_path / folder / "a.nii.gz"))
+    with pytest.raises(UsageError, match="1 channels and 4 axes"):
+        evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", quiet=True)
+
+
+def test_every_unreadable_file_is_named(folders):
+    for name in ("hit", "near"):
+        (folders[1] / f"{name}.nii.gz").write_bytes(b"not an image")
+    with pytest.raises(UsageError, match=r"(?s)hit.nii.gz cannot be read.*near.nii.gz cannot be read"):
+        evaluate_folders(*folders, quiet=True)
+
+
+def test_all_predictions_may_be_missing_if_allowed(folders):
+    for file in folders[1].glob("*.nii.gz"):
+        file.unlink()
+    result = evaluate_folders(*folders, allow_missing=True, quiet=True)
+    assert len(result.missing) == 4 and rows_by_case(result)["hit"]["DSC"] == 0.0
+
+
+def test_infinite_tolerance(folders):
+    for tolerance in (math.inf, math.nan):
+        with pytest.raises(UsageError, match="must be finite and not negative"):
+            evaluate_folders(*folders, tolerance_mm=tolerance, quiet=True)
+
+
+def test_upper_case_endings_are_found(tmp_path):
+    for folder in ("labelsTs", "predictions"):
+        write(tmp_path / folder / "a.png", np.eye(4, dtype=np.uint8), spacing=(1.0, 1.0), origin=(0.0, 0.0))
+        (tmp_path / folder / "a.png").rename(tmp_path / folder / "a.PNG")
+    with pytest.raises(UsageError, match=r"0 endings \(none\)"):
+        evaluate_folders(tmp_path / "labelsTs", tmp_path / "predictions", labels=["1"], quiet=True)
+
+
+def test_the_mean_row_tells_what_it_leaves_out(tmp_path):
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "one": 1, "two": 2})
+    for name, second in (("a", 2), ("b", 0)):
+        write(tmp_path / "labelsTr" / f"{name}.nii.gz", volume((0, 0, 0)) + volume((2, 2, 2), value=2))
+        write(tmp_path / "predictions" / f"{name}.nii.gz", volume((0, 0, 0)) + volume((2, 2, 2), value=second))
+    table = evaluate_folders(tmp_path / "labelsTr", tmp_path / "predictions", quiet=True).table()
+    assert "mean over the classes of a case: 1 of 2 cases empty in one only" in table
+
+
+def test_a_class_may_be_called_mean(tmp_path):
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "mean": 1, "two": 2})
+    for folder in ("labelsTr", "predictions"):
+        write(tmp_path / folder / "a.nii.gz", volume((0, 0, 0)) + volume((2, 2, 2), value=2))
+    lines = evaluate_folders(tmp_path / "labelsTr", tmp_path / "predictions", quiet=True).table().splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["class", "mean", "two"]
+
+
+@pytest.mark.parametrize("shift", [5e-4, 5e-3])
+def test_headers_may_differ_by_rounding_only(folders, shift):
+    write(folders[1] / "hit.nii.gz", volume((1, 1, 1)), origin=(shift, 0.0, 0.0))
+    if shift < 1e-3:
+        assert evaluate_folders(*folders, quiet=True).cases
+    else:
+        with pytest.raises(UsageError, match="hit"):
+            evaluate_folders(*folders, quiet=True)
+
+
+def test_dataset_json_of_the_predictions_goes_first(tmp_path):
+    validation = tmp_path / "model" / "fold_0" / "validation"
+    validation.mkdir(parents=True)
+    found = [dataset_json(tmp_path / "raw" / "dataset.json")]
+    found.insert(0, dataset_json(tmp_path / "model" / "dataset.json"))
+    found.insert(0, dataset_json(validation / "dataset.json"))
+    for expected in found:
+        assert find_dataset_json(tmp_path / "raw" / "labelsTr", validation) == expected
+        expected.unlink()
+
+
+def test_the_journal_tells_all_that_rows_depend_on(tmp_path, monkeypatch):
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "one": 1, "two": 2, "ignore": 3}, ".tif")
+    for folder in ("labelsTr", "predictions"):
+        write(tmp_path / folder / "a.tif", volume((0, 0, 1)))
+        (tmp_path / folder / "a.json").write_text('{"spacing": [3, 1, 1]}')
+    calls = []
+    evaluate_case = evaluate.evaluate_case
+
+    def counted(case, classes, scoring):
+        calls.append(case.name)
+        return evaluate_case(case, classes, scoring)
+
+    monkeypatch.setattr(evaluate, "evaluate_case", counted)
+
+    def again(**options):
+        calls.clear()
+        evaluate_folders(
+            tmp_path / "labelsTr", tmp_path / "predictions", journal=tmp_path / "journal", quiet=True, **options
+        )
+        return len(calls)
+
+    assert (again(), again()) == (1, 0)
+    assert again(surface_definition="C") == 1 and again(tolerance_mm=1) == 1 and again(labels=["one"]) == 1
+    dataset_json(tmp_path / "dataset.json", {"background": 0, "one": 1, "two": 2, "ignore": 4}, ".tif")
+    assert again() == 1
+    for folder in ("labelsTr", "predictions"):
+        (tmp_path / folder / "a.json").write_text('{"spacing": [30, 1, 1]}')
+    assert again() == 1
+    monkeypatch.setattr(evaluate, "__version__", "another")
+    assert again() == 1
+
+
+def test_progress_names_the_finished_case(folders, capsys, monkeypatch):
+    from nnunet_ext.utilities import parallel
+
+    monkeypatch.setattr(parallel, "tqdm", partial(parallel.tqdm, mininterval=0))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    evaluate_folders(*folders)
+    assert "Evaluating" in (shown := capsys.readouterr().err) and "nothing]" in shown

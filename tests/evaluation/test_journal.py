@@ -42,6 +42,9 @@ def test_the_key_tells_settings_and_files(tmp_path):
     assert key != journal_key([2, "A"], [file, None]) and key != journal_key([1, "A"], [None, file])
     os.utime(file, (2, 2))
     assert key != journal_key([1, "A"], [file, None])
+    file.write_text("longer content")
+    os.utime(file, (1, 1))
+    assert key != journal_key([1, "A"], [file, None])
 
 
 def test_a_full_disk_is_one_message(tmp_path):

@@ -146,6 +146,8 @@ def test_wrong_arguments_are_named():
 def test_weighted_percentile_by_hand():
     values, weights = np.array([3.0, 1.0, 2.0]), np.array([1.0, 6.0, 3.0])
     assert [weighted_percentile(values, weights, p) for p in (50, 60, 61, 90, 95, 100)] == [1, 1, 2, 2, 3, 3]
+    tenths = np.full(20, 0.1)  # nineteen of them are 95 % but for rounding
+    assert weighted_percentile(np.arange(20.0), tenths, 95) == 18
 
 
 cases = st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([0.03, 0.2, 0.6]))

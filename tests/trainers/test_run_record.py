@@ -21,7 +21,7 @@ def preprocessed(tmp_path: Path) -> Path:
 
 def test_the_record_of_a_run(preprocessed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/env/bin/nnUNetv2_train", "1", "3d_fullres", "0", "-p", "a b"])
-    write_run_record(tmp_path, preprocessed, preprocessed / "nnUNetPlans_3d_fullres")
+    write_run_record(tmp_path, preprocessed, preprocessed / "nnUNetPlans_3d_fullres", continued=False)
     record = json.loads((tmp_path / RECORD_NAME).read_text())
     assert record["command"] == "nnUNetv2_train 1 3d_fullres 0 -p 'a b'"
     assert record["versions"]["nnunet_ext"] == __version__ and set(record["versions"]) >= {
@@ -33,10 +33,27 @@ def test_the_record_of_a_run(preprocessed: Path, tmp_path: Path, monkeypatch: py
     assert abs((datetime.now() - datetime.fromisoformat(record["started"])).total_seconds()) < 60
 
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", "1", "3d_fullres", "0", "--c"])
-    write_run_record(tmp_path, preprocessed, preprocessed / "nnUNetPlans_3d_fullres")
+    write_run_record(tmp_path, preprocessed, preprocessed / "nnUNetPlans_3d_fullres", continued=True)
     continued = json.loads((tmp_path / RECORD_NAME).read_text())
     assert continued["started"] == record["started"] and continued["continued"] == 1
     assert continued["command"].endswith("--c") and continued["data_hash"] == record["data_hash"]
+
+
+def test_a_new_run_in_an_old_folder_starts_anew(preprocessed: Path, tmp_path: Path) -> None:
+    old = {"started": "2020-01-01T00:00:00", "continued": 3}
+    (tmp_path / RECORD_NAME).write_text(json.dumps(old))
+    write_run_record(tmp_path, preprocessed, preprocessed / "nnUNetPlans_3d_fullres", continued=False)
+    record = json.loads((tmp_path / RECORD_NAME).read_text())
+    assert record["continued"] == 0 and record["started"] > "2026"
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]"])
+def test_a_lost_record_does_not_stop_a_continued_run(preprocessed: Path, tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / RECORD_NAME).write_text(content)
+    write_run_record(tmp_path, preprocessed, preprocessed / "nnUNetPlans_3d_fullres", continued=True)
+    record = json.loads((tmp_path / RECORD_NAME).read_text())
+    assert (record["started"], record["continued"]) == (None, 1)
 
 
 @pytest.mark.parametrize("change", ["dataset.json", "dataset_fingerprint.json", "splits_final.json", "case", "name"])

@@ -173,13 +173,18 @@ def test_mixed_precision():
     ],
 )
 def test_compile(value, devices, triton, compiler, headers, level, text):
-    probe = Probe([*imported(triton=triton), *[device()] * devices])
+    probe = Probe([*imported(triton=triton), {"kind": "gpu"}, *[device()] * devices])
     finding = diagnosis.check_compile(probe, value, compiler, headers=headers)
     assert finding.level == level and text in finding.text
     assert finding.remedy.startswith("export nnUNet_compile=f" if level == "error" else "")
     assert bool(finding.remedy) == (level == "error")
 
 
+def test_compile_is_unknown_without_torch():
+    finding = diagnosis.check_compile(Probe([], "no answer within 1 s"), None, "gcc", headers=True)
+    assert finding.level == "warning" and "unknown" in finding.text and finding.remedy
+
+
 def test_compile_when_the_import_of_triton_never_ended():
-    finding = diagnosis.check_compile(Probe([device()], "no answer"), None, "gcc", headers=True)
+    finding = diagnosis.check_compile(Probe([{"kind": "gpu"}, device()], "no answer"), None, "gcc", headers=True)
     assert finding.level == "error" and "no answer" in finding.text

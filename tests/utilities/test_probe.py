@@ -91,12 +91,13 @@ def test_why_there_is_no_gpu(fake, more, problem):
 def test_a_library_that_fails_leaves_the_others(fake):
     fake("torchvision", "raise RuntimeError('first line\\noperator torchvision::nms does not exist')")
     fake("timm", "print('noise without an end of line', end=''); import absent_library")
+    fake("triton", "raise SystemExit('no GPU')")
     errors = {fact["name"]: fact.get("error") for fact in run_probe(["libraries"], 60).of_kind("import")}
     assert errors == {
         "torch": None,
         "torchvision": "RuntimeError: operator torchvision::nms does not exist",
         "timm": "ModuleNotFoundError: No module named 'absent_library'",
-        "triton": None,
+        "triton": "SystemExit: no GPU",
     }
 
 
@@ -104,7 +105,7 @@ def test_a_library_that_fails_leaves_the_others(fake):
     "source,failure",
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "Python was killed by SIGKILL"),
-        ("import sys; print('bad things', file=sys.stderr); sys.exit(3)", "bad things"),
+        ("import os; os.write(2, b'bad things\\n'); os._exit(3)", "bad things"),
         ("import os; os._exit(3)", "no message"),
     ],
 )

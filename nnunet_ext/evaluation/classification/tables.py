@@ -76,7 +76,13 @@ def read_scored_images(probabilities: Path, labels: Path, split: str | None) -> 
 def task_of_dataset(labels: Path) -> str | None:
     """The task that the ``dataset.json`` beside a table of labels names; None if there is none that names one."""
     file = labels.parent / "dataset.json"
-    task = relations(load_json(file)).get("classification", {}).get("task") if file.is_file() else None
+    if not file.is_file():
+        return None
+    content = load_json(file)
+    try:
+        task = relations(content).get("classification", {}).get("task")
+    except (AttributeError, TypeError, ValueError):
+        raise UsageError(f'{file} is not a dataset.json with "nnunet_ext": {{"classification": {{...}}}}') from None
     return None if task is None else str(task)
 
 
@@ -178,6 +184,6 @@ def _probability(table: Path, row: _Row, column: str) -> float:
 
 def _label(table: Path, row: _Row, column: str) -> float:
     text = row.values[column]
-    if text not in ("0", "1", ""):
+    if text not in ("0", "1", "0.0", "1.0", ""):
         raise UsageError(f"{table}, row {row.line}: {column}={text!r} is not 0, 1 or empty (unknown)")
     return float(text) if text else math.nan

@@ -28,13 +28,14 @@ EFFECTS = {
     "permutation": "Cohen's d_z",
 }
 MIN_PAIRS = 6
-"""With fewer pairs every two-sided sign-based p-value is at least 2 / 2**5 = 0.0625."""
+"""With fewer pairs that differ every two-sided sign-based p-value is at least 2 / 2**5 = 0.0625."""
 TIE_DECIMALS = 12
 BATCH_ELEMENTS = 4_000_000
 
 
 class PairedResult(NamedTuple):
-    """One test: pairs tested, pairs left out because undefined, pairs with an infinite value, and what was found.
+    """One test: pairs tested, pairs left out because undefined, pairs with an infinite value, what was found, and how
+    many of the pairs tested differ at all.
 
     `mean_difference` and its 95 % interval `low`, `high` are over the finite pairs; nan where there are too few.
     """
@@ -47,6 +48,7 @@ class PairedResult(NamedTuple):
     high: float
     effect: float
     p: float
+    unequal: int
 
 
 def paired_test(
@@ -81,7 +83,8 @@ def paired_test(
     mean = float(finite.mean()) if finite.size else math.nan
     low, high = bootstrap_interval(finite, resamples, seed)
     undefined = int(np.count_nonzero(~defined))
-    return PairedResult(tested.size, undefined, infinite, mean, low, high, effect, p)
+    unequal = int(np.count_nonzero(tested))
+    return PairedResult(tested.size, undefined, infinite, mean, low, high, effect, p, unequal)
 
 
 def rank_differences(first: Vector, second: Vector) -> Vector:
@@ -99,12 +102,15 @@ def rank_differences(first: Vector, second: Vector) -> Vector:
 
 
 def wilcoxon_p(differences: Vector) -> float:
-    """Two-sided p of the signed-rank test (zeros dropped); 1 if all differences are zero, nan for n < 2."""
+    """Two-sided p of the signed-rank test (zeros dropped); 1 if all differences are zero, nan for n < 2.
+
+    Zeros are dropped before SciPy counts: it would take many zeros for a large sample, and the normal approximation of
+    the few differences that are left is far too small (4 of 20 pairs: 0.046 where 0.125 is exact).
+    """
     if differences.size < 2:
         return math.nan
-    if not differences.any():
-        return 1.0
-    return float(stats.wilcoxon(differences).pvalue)
+    unequal = differences[differences != 0]
+    return float(stats.wilcoxon(unequal).pvalue) if unequal.size else 1.0
 
 
 def t_p(differences: Vector) -> float:

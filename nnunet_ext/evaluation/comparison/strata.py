@@ -13,7 +13,7 @@ from nnunet_ext.evaluation.comparison.pairing import name_some
 from nnunet_ext.utilities.errors import UsageError
 
 CASE_COLUMN = "case"
-MISSING = ("", "na", "n/a", "nan", "none")
+MISSING = ("", "na", "n/a", "nan")
 
 
 def read_strata(path: Path, column: str, cases: Sequence[str], bins: int = 3) -> dict[str, str]:
@@ -53,7 +53,8 @@ def group_values(values: Mapping[str, str], column: str, bins: int = 3) -> dict[
 
     found = np.array(list(numbers.values()))
     if len(np.unique(found)) <= bins:
-        return {case: f"{column} {number:g}" for case, number in sorted(numbers.items(), key=lambda item: item[1])}
+        ordered = sorted(numbers.items(), key=lambda item: item[1])
+        return {case: f"{column} {_spell(number)}" for case, number in ordered}
     group = np.digitize(found, np.quantile(found, np.arange(1, bins) / bins), right=True)
     names = {int(g): _range_name(column, found[group == g]) for g in np.unique(group)}
     named = sorted(zip(group, values, strict=True), key=lambda item: item[0])
@@ -64,9 +65,12 @@ def _read_column(path: Path, column: str) -> dict[str, str]:
     """case -> text of `column`."""
     if not path.is_file():
         raise UsageError(f"{path} does not exist; it should be a CSV file with the columns {CASE_COLUMN} and {column}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as CSV in UTF-8 ({error}); save it as such") from None
     for name in (CASE_COLUMN, column):
         if name not in (reader.fieldnames or []):
             raise UsageError(
@@ -75,6 +79,10 @@ def _read_column(path: Path, column: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for row in rows:
         case = (row[CASE_COLUMN] or "").strip()
+        if not case and not any(text for text in row.values()):
+            continue  # spreadsheets leave empty lines at the end
+        if not case:
+            raise UsageError(f"{path} has a line without a case: {', '.join(str(text) for text in row.values())}")
         if case in values:
             raise UsageError(f"{path} has more than one line for case {case}")
         values[case] = (row[column] or "").strip()
@@ -89,7 +97,12 @@ def _number(text: str) -> float:
 
 
 def _range_name(column: str, values: np.typing.NDArray[np.float64]) -> str:
-    low, high = values.min(), values.max()
+    low, high = float(values.min()), float(values.max())
     if low == high:
-        return f"{column} {low:g}"
-    return f"{column} {low:g}{' to ' if low < 0 else '-'}{high:g}"
+        return f"{column} {_spell(low)}"
+    return f"{column} {_spell(low)}{' to ' if low < 0 else '-'}{_spell(high)}"
+
+
+def _spell(number: float) -> str:
+    """All digits that tell a number from others: 20240101 is not 2.02401e+07."""
+    return f"{number:.15g}"

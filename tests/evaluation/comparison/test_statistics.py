@@ -204,3 +204,17 @@ def test_swapping_the_methods_flips_signs_and_keeps_p(values, test):
     assert there.p == pytest.approx(back.p, nan_ok=True)
     flipped = [-back.mean_difference, -back.high, -back.low, -back.effect]
     assert there[3:7] == pytest.approx(flipped, abs=1e-9, nan_ok=True)
+
+
+def test_zeros_do_not_make_a_sample_large():
+    # Four of twenty pairs differ, all to one side: 2 / 2**4, whatever the zeros.
+    assert paired_test([2] * 20, [2] * 16 + [math.inf] * 4).p == pytest.approx(0.125)
+    assert wilcoxon_p(np.array([1.0, 2, 3, 4, 5] + [0] * 9)) == pytest.approx(2 / 2**5)
+    assert paired_test([0, 0, 0, 0], [0, 0, 1, 2]).unequal == 2
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 40])
+def test_p_is_that_of_scipy_on_the_pairs_that_differ(zeros):
+    differences = np.random.default_rng(0).normal(0.3, 1, 25)
+    expected = stats.wilcoxon(differences).pvalue
+    assert wilcoxon_p(np.concatenate([differences, np.zeros(zeros)])) == pytest.approx(expected)

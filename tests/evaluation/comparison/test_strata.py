@@ -63,3 +63,26 @@ def test_other_faults_are_named(table):
     table.write_text("case,size\na,1\na,2\n")
     with pytest.raises(UsageError, match="more than one line for case a"):
         read_strata(table, "size", ["a"])
+
+
+def test_large_numbers_keep_their_digits():
+    sites = group_values({"a": "1000001", "b": "1000002"}, "site")
+    assert sites == {"a": "site 1000001", "b": "site 1000002"}
+    dates = group_values({str(i): f"202401{i:02d}" for i in range(1, 13)}, "date")
+    assert list(dict.fromkeys(dates.values())) == [
+        "date 20240101-20240104",
+        "date 20240105-20240108",
+        "date 20240109-20240112",
+    ]
+
+
+def test_spreadsheet_habits(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("case,contrast\na,none\nb,iv\n,\n,\n")
+    assert read_strata(path, "contrast", ["a", "b"]) == {"b": "iv", "a": "none"}
+    path.write_text("case,contrast\na,none\n,iv\n")
+    with pytest.raises(UsageError, match="has a line without a case: , iv"):
+        read_strata(path, "contrast", ["a"])
+    path.write_bytes("case,site\na,M\u00fcnchen\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"s.csv cannot be read as CSV in UTF-8 .*; save it as such"):
+        read_strata(path, "site", ["a"])
