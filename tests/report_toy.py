@@ -88,7 +88,7 @@ def make_result(scores, class_name="lesion", folder=""):
             row |= {"HD95": distance, "ASSD": distance / 5, "TP": overlap, "FN": 1000 - overlap}
             row |= {"reference_ml": 1.0, "prediction_ml": overlap / 1000, "FP": (1000 - overlap) * (score > 0)}
         rows.append(row)
-    return EvaluationResult(rows, folder, folder, 3.0)
+    return EvaluationResult(rows, folder, folder, 3.0, labels={class_name: 1})
 
 
 class Structure(HTMLParser):

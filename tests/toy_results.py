@@ -19,6 +19,7 @@ def make_result(values, reference_voxels=100, **header):
         for (case, name), found in values.items()
     ]
     settings = {"reference": "labelsTs", "prediction": "out", "tolerance_mm": 3.0, "surface_definition": "A"} | header
+    settings.setdefault("labels", {name: i for i, name in enumerate(dict.fromkeys(name for _, name in values), 1)})
     return EvaluationResult(rows, **settings)
 
 

@@ -13,27 +13,18 @@ but left out by t and permutation. -o writes comparison.csv, summary.csv, compar
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from nnunet_ext.cli.comparison_options import add_comparison_arguments, check_comparison_arguments
 from nnunet_ext.utilities.errors import UsageError
-
-if TYPE_CHECKING:
-    from nnunet_ext.evaluation.comparison.pairing import Method
 
 HELP = "paired tests and tables of two or more methods"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Folders, tests, strata."""
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="FOLDER or NAME=FOLDER; the baseline first")
-    parser.add_argument("--metrics", nargs="+", metavar="METRIC", help="[DSC IoU SEN SPE PPV HD95 ASSD NSD]")
-    parser.add_argument("--test", default="wilcoxon", choices=("wilcoxon", "t", "permutation"), help="[%(default)s]")
-    parser.add_argument("--all-pairs", action="store_true", help="test every pair, not only against the baseline")
-    parser.add_argument("--strata", type=Path, metavar="FILE", help="CSV file with a column case; needs --by")
-    parser.add_argument("--by", metavar="COLUMN", help="column of --strata: text, or numbers to cut at quantiles")
-    parser.add_argument("--bins", type=int, default=3, help="groups of a numeric column [%(default)s]")
+    parser.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="results of evaluate; the baseline first")
+    add_comparison_arguments(parser)
     parser.add_argument("--common-cases", action="store_true", help="leave out cases that some method lacks")
     parser.add_argument("--seed", type=int, default=0, help="of bootstrap and permutations [%(default)s]")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap samples, permutations [%(default)s]")
@@ -43,17 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write."""
     from nnunet_ext.evaluation.comparison.compare import compare_methods
-    from nnunet_ext.evaluation.comparison.pairing import compared_cases
+    from nnunet_ext.evaluation.comparison.pairing import Method, compared_cases, named_folders
     from nnunet_ext.evaluation.comparison.strata import read_strata
     from nnunet_ext.evaluation.comparison.tables import save_tables, terminal_text
-    from nnunet_ext.evaluation.metrics import require_metrics
+    from nnunet_ext.evaluation.results import EvaluationResult
 
-    if (args.strata is None) != (args.by is None):
-        raise UsageError("--strata FILE and --by COLUMN belong together; give both or neither")
+    check_comparison_arguments(args)
     if args.seed < 0:
         raise UsageError(f"--seed is {args.seed}; it must be 0 or larger")
-    require_metrics(args.metrics or [])
-    methods = load_methods(args.folders)
+    named = named_folders(args.folders)
+    methods = [Method(name, tuple(map(EvaluationResult.load, found))) for name, found in named.items()]
     strata = None
     if args.strata:
         strata = read_strata(args.strata, args.by, compared_cases(methods, args.common_cases), args.bins)
@@ -73,34 +63,3 @@ def run(args: argparse.Namespace) -> int:
         files = " and ".join(str(path) for path in written)
         print(f"wrote {files}" if files else "nothing written; -o FOLDER writes CSV, Markdown and LaTeX tables")
     return 0
-
-
-def load_methods(texts: Sequence[str]) -> list[Method]:
-    """Methods in the order of their first folder; ``[NAME=]FOLDER`` each.
-
-    An existing folder is taken as it is, even with a "=" in its path. Without NAME= the folder names the method, and
-    no other folder may then have that name.
-
-    Raises:
-        UsageError: an empty name, a name that is taken, or a folder that was not evaluated.
-    """
-    from nnunet_ext.evaluation.comparison.pairing import Method
-    from nnunet_ext.evaluation.results import EvaluationResult
-
-    folders: dict[str, list[Path]] = {}
-    unnamed = set()
-    for text in texts:
-        name, separator, path = text.partition("=")
-        if not separator or Path(text).is_dir():
-            name, path = Path(text).resolve().name, text
-            unnamed.add(name)
-        if not name or not path:
-            raise UsageError(f"{text!r} is not [NAME=]FOLDER: name or folder is empty")
-        folders.setdefault(name, []).append(Path(path))
-    for name, found in folders.items():
-        if name in unnamed and len(found) > 1:
-            listed = ", ".join(map(str, found))
-            raise UsageError(
-                f"several folders are called {name} ({listed}); write NAME=FOLDER, the same NAME for repeats"
-            )
-    return [Method(name, tuple(map(EvaluationResult.load, found))) for name, found in folders.items()]

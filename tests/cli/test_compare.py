@@ -73,16 +73,28 @@ def test_common_cases(folders, capsys):
     assert "restricted to the 10 common cases; left out: case_10, case_11" in capsys.readouterr().out
 
 
-def test_names_of_folders(folders):
-    methods = compare.load_methods(["a", "x=1", "new=deep/a"])
-    assert [method.name for method in methods] == ["a", "x=1", "new"]
+@pytest.mark.parametrize(
+    "given, names",
+    [
+        (["a", "x=1", "new=deep/a"], ["a", "x=1", "new"]),
+        (["deep/a", "B=b"], ["a", "B"]),
+    ],
+)
+def test_names_of_folders(folders, given, names):
+    run(*given, "--metrics", "DSC", "--resamples", "100", "-o", "out", "--quiet")
+    assert [row["method"] for row in read(folders / "out" / "summary.csv")] == names
+
+
+def test_folders_of_one_name_are_told_apart(folders, capsys):
+    run("a", "deep/a", "--metrics", "DSC", "--resamples", "100")
+    assert "deep/a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["a", "deep/a"], r"several folders are called a \(a, deep/a\); write NAME=FOLDER"),
-        (["a=b", "a"], "several folders are called a"),
+        (["A=a", "A=a", "B=b"], r"/a is given twice for A; name it once"),
+        (["a", "a"], r"/a is given twice; name it once"),
         (["a", "=b"], "'=b' is not"),
         (["a", "B="], "'B=' is not"),
         (["A=a", "A=b"], "at least two methods"),

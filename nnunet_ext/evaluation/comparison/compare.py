@@ -18,6 +18,8 @@ from nnunet_ext.utilities.errors import UsageError
 
 ALL_CASES = ""
 """Name of the stratum of all cases, always the first."""
+ALPHA = 0.05
+"""Corrected p-values below it are called significant."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PairedTest:
         first: name of the method compared with (the baseline unless all pairs are tested).
         second: name of the other method.
         n: pairs tested.
+        unequal: those of them whose two values differ.
         undefined: pairs left out because one value or both are nan.
         infinite: pairs with an infinite value: ranked by "wilcoxon", left out by the other tests.
         mean_difference: second - first over the finite pairs.
@@ -47,6 +50,7 @@ class PairedTest:
     first: str
     second: str
     n: int
+    unequal: int
     undefined: int
     infinite: int
     mean_difference: float
@@ -83,6 +87,7 @@ class Comparison:
         surface_definition: of all results.
         tolerance_mm: of NSD.
         resamples: of bootstrap and permutations.
+        has_mean: whether the last class is `MEAN_CLASS`, the mean over the others, and no class of that name.
     """
 
     methods: list[str]
@@ -98,6 +103,7 @@ class Comparison:
     surface_definition: str
     tolerance_mm: float
     resamples: int
+    has_mean: bool
 
     def size(self, stratum: str) -> int:
         """Number of cases of a stratum."""
@@ -119,6 +125,15 @@ class Comparison:
                 keys[method] = (found["infinite"], mean)
         ranks = {method: 1 + sum(other < key for other in keys.values()) for method, key in keys.items()}
         return {method: ranks.get(method, len(self.methods) + 1) for method in self.methods}
+
+    def places(self, stratum: str, class_name: str, metric: str) -> dict[str, int]:
+        """method -> what to mark it as: 1 best, 2 second best of more than two, 0 nothing.
+
+        Nothing is best where all methods are equal.
+        """
+        ranks = self.ranks(stratum, class_name, metric)
+        marked = 0 if len(set(ranks.values())) == 1 else 2 if len(ranks) > 2 else 1
+        return {method: rank if rank <= marked else 0 for method, rank in ranks.items()}
 
 
 def metric_label(metric: str) -> str:
@@ -188,6 +203,7 @@ def compare_methods(
         surface_definition=first.surface_definition,
         tolerance_mm=first.tolerance_mm,
         resamples=resamples,
+        has_mean=paired.has_mean,
     )
 
 
@@ -257,11 +273,11 @@ def _test_notes(
         notes.append(f"strata of one case are summarised but not tested: {name_some(untested)}")
     small: dict[str, list[str]] = {}
     for one in tests:
-        if one.n < MIN_PAIRS and test != "t":
+        if one.unequal < MIN_PAIRS and test != "t":
             small.setdefault(f"{one.stratum or 'all cases'}, {one.class_name}", []).append(metric_label(one.metric))
     if small:
         where = name_some([f"{place} ({', '.join(dict.fromkeys(names))})" for place, names in small.items()])
-        notes.append(f"fewer than {MIN_PAIRS} pairs, so no p-value below 0.05 is possible: {where}")
+        notes.append(f"fewer than {MIN_PAIRS} pairs that differ, so no p-value below 0.05 is possible: {where}")
 
     if infinite := _count_by_place(tests, lambda one: one.infinite):
         outcome = (

@@ -1,11 +1,12 @@
-"""The same cases of several methods, side by side: what must agree, what is averaged, and what that leaves out."""
+"""The same cases of several methods, side by side: names, what must agree, what is averaged, what that leaves out."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +44,59 @@ class PairedValues:
         values: method -> array of shape (classes, metrics, cases): nan undefined, inf infinite, absolute for metrics
             whose best value is zero.
         notes: what differs, what was averaged, what was left out.
+        has_mean: whether the last class is `MEAN_CLASS`, the mean over the others, and no class of that name.
     """
 
     cases: list[str]
     classes: list[str]
     values: dict[str, NDArray[np.float64]]
     notes: list[str]
+    has_mean: bool
+
+
+def split_name(text: str) -> tuple[str, Path]:
+    """``NAME=FOLDER`` or ``FOLDER`` (then the name is empty).
+
+    What exists is a folder, even with a "=" in its path.
+
+    Raises:
+        UsageError: the name or the folder is empty.
+    """
+    name, equals, folder = text.partition("=")
+    if text and (not equals or Path(text).exists()):
+        return "", Path(text)
+    if not name or not folder:
+        raise UsageError(f"{text!r} is not [NAME=]FOLDER: name or folder is empty")
+    return name, Path(folder)
+
+
+def named_folders(
+    texts: Sequence[str | Path], label: Callable[[Path], str] = lambda folder: folder.name
+) -> dict[str, list[Path]]:
+    """Name -> its folders, resolved, from ``[NAME=]FOLDER`` each (`split_name`), names in order of appearance.
+
+    A folder without a name is called by its `label`; where two would be called the same, or as a chosen name, all
+    folders without a name are called by as much of the end of their path as tells them apart.
+
+    Raises:
+        UsageError: an empty name or folder, or a folder that is given twice for one name.
+    """
+    given = [(name, folder.resolve()) for name, folder in (split_name(str(text)) for text in texts)]
+    if len(set(given)) < len(given):
+        repeated = next(entry for entry in given if given.count(entry) > 1)
+        raise UsageError(f"{repeated[1]} is given twice{f' for {repeated[0]}' if repeated[0] else ''}; name it once")
+    chosen = {name for name, _ in given}
+    unnamed = [folder for name, folder in given if not name]
+    labels = [label(folder) for folder in unnamed]
+    for depth in range(1, 1 + max((len(folder.parts) for folder in unnamed), default=0)):
+        if len(set(labels)) == len(labels) and chosen.isdisjoint(labels):
+            break
+        labels = ["/".join(folder.parts[-depth:]) for folder in unnamed]
+    names = iter(labels)
+    grouped: dict[str, list[Path]] = {}
+    for name, folder in given:
+        grouped.setdefault(name or next(names), []).append(folder)
+    return grouped
 
 
 def pair_values(methods: Sequence[Method], metrics: Sequence[str], common_cases: bool = False) -> PairedValues:
@@ -60,8 +108,8 @@ def pair_values(methods: Sequence[Method], metrics: Sequence[str], common_cases:
     Raises:
         UsageError: surface definition, tolerance, classes, references or cases differ, or fewer than two cases.
     """
-    _check_definitions(methods)
-    _check_references(methods)
+    check_definitions(methods)
+    check_references(methods)
     cases = compared_cases(methods, common_cases)
     classes = methods[0].results[0].classes
     notes = [*_reference_notes(methods), *_case_notes(methods, cases)]
@@ -74,13 +122,14 @@ def pair_values(methods: Sequence[Method], metrics: Sequence[str], common_cases:
             "the methods have different numbers of results per case: an average over more results is steadier, and is"
             " infinite or defined more often"
         )
-    if len(classes) > 1 and MEAN_CLASS in classes:
+    has_mean = len(classes) > 1 and MEAN_CLASS not in classes
+    if len(classes) > 1 and not has_mean:
         notes.append(f'no mean over classes, since a class is named "{MEAN_CLASS}"')
-    elif len(classes) > 1:
+    if has_mean:
         notes.append(f'"{MEAN_CLASS}" is the mean over the classes of a case, undefined ones left out')
         classes = [*classes, MEAN_CLASS]
         values = {name: np.concatenate([v, mean_of_defined(v, axis=0)[None]]) for name, v in values.items()}
-    return PairedValues(cases, classes, values, notes)
+    return PairedValues(cases, classes, values, notes, has_mean)
 
 
 def compared_cases(methods: Sequence[Method], common_cases: bool = False) -> list[str]:
@@ -121,7 +170,7 @@ def _results(methods: Sequence[Method]) -> Iterator[tuple[str, EvaluationResult]
             yield f"{method.name} ({result.prediction})", result
 
 
-def _check_definitions(methods: Sequence[Method]) -> None:
+def check_definitions(methods: Sequence[Method]) -> None:
     """Raises UsageError where two results were measured differently."""
     (first_name, first), *others = _results(methods)
     for name, result in others:
@@ -140,7 +189,7 @@ def _check_definitions(methods: Sequence[Method]) -> None:
             )
 
 
-def _check_references(methods: Sequence[Method]) -> None:
+def check_references(methods: Sequence[Method]) -> None:
     """Raises UsageError where the reference of a case has another number of voxels in another result."""
     seen: dict[tuple[str, str], tuple[float, str]] = {}
     for name, result in _results(methods):

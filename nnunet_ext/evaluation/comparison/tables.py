@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nnunet_ext.evaluation.comparison.compare import Comparison, PairedTest, metric_label
+from nnunet_ext.evaluation.comparison.compare import ALPHA, Comparison, PairedTest, metric_label
 from nnunet_ext.evaluation.comparison.statistics import EFFECTS, TESTS
 from nnunet_ext.evaluation.metrics import METRICS
 from nnunet_ext.evaluation.surface import SURFACE_DEFINITIONS
@@ -21,7 +21,6 @@ from nnunet_ext.utilities.files import atomic_path
 
 ARROWS = {"high": "↑", "low": "↓", "zero": "↓"}
 """Direction of better values; of "zero" metrics absolute values are shown, so lower is better."""
-SIGNIFICANT = 0.05
 TEST_HEADER = (
     "metric", "class", "methods", "n", "difference", "95 % interval", "effect", "p", "p_holm", "favours",
 )  # fmt: skip
@@ -51,7 +50,7 @@ class Cell:
 
     Attributes:
         text: "mean ± std", "inf" if every value is infinite, a dash if every one is undefined.
-        best: whether no method has a better rank (`Comparison.ranks`).
+        best: whether no method has a better rank, unless all are equal (`Comparison.places`).
         second: whether it is the second best of more than two methods.
         marks: "*" if significantly different from the baseline, "†" if the mean leaves infinite values out.
     """
@@ -71,14 +70,14 @@ def table_cell(
     text = f"{found['mean']:.{decimals}f} ± " + ("–" if math.isnan(found["std"]) else f"{found['std']:.{decimals}f}")
     if not found["n"]:
         text = "inf" if found["infinite"] else "–"
-    rank = comparison.ranks(stratum, class_name, metric)[method]
+    place = comparison.places(stratum, class_name, metric)[method]
     baseline = (stratum, class_name, metric, comparison.methods[0], method)
     significant = any(
-        one.p_holm < SIGNIFICANT and (one.stratum, one.class_name, one.metric, one.first, one.second) == baseline
+        one.p_holm < ALPHA and (one.stratum, one.class_name, one.metric, one.first, one.second) == baseline
         for one in comparison.tests
     )
     marks = "*" * significant + "†" * bool(found["infinite"] and found["n"])
-    return Cell(text, rank == 1, rank == 2 and len(comparison.methods) > 2, marks)
+    return Cell(text, place == 1, place == 2, marks)
 
 
 def metric_header(metric: str) -> str:
@@ -114,9 +113,9 @@ def definitions(comparison: Comparison) -> list[str]:
     pairs, classes = len({(one.first, one.second) for one in comparison.tests}), len(comparison.classes)
     sentences = [
         f"{len(comparison.cases)} cases; mean ± standard deviation (n - 1) over cases, of the finite values",
-        "best and second best are those with the fewest infinite values, then the best mean; † the mean leaves out"
-        " infinite values (one mask is empty)",
-        f"* p_holm < {SIGNIFICANT} against the baseline {comparison.methods[0]}, in either direction",
+        "best and second best are those with the fewest infinite values, then the best mean; none where all are equal;"
+        " † the mean leaves out infinite values (one mask is empty)",
+        f"* p_holm < {ALPHA} against the baseline {comparison.methods[0]}, in either direction",
         f"test: {TESTS[comparison.test]}, two-sided, paired by case; p_holm is corrected by Holm for all tests of one"
         f" metric within one stratum (pairs x classes = {pairs} x {classes} = {pairs * classes}), not across metrics or"
         " strata",
@@ -145,10 +144,17 @@ def result_row(one: PairedTest) -> list[str]:
         difference,
         f"[{low}, {high}]",
         "–" if math.isnan(one.effect) else f"{one.effect:+.2f}",
-        _spell_p(one.p),
-        _spell_p(one.p_holm) + " *" * (one.p_holm < SIGNIFICANT),
+        spell_p(one.p),
+        spell_p(one.p_holm) + " *" * (one.p_holm < ALPHA),
         one.better or "–",
     ]
+
+
+def spell_p(p: float) -> str:
+    """4 decimals, ``<0.0001``, and a dash for what was not tested."""
+    if math.isnan(p):
+        return "–"
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def terminal_text(comparison: Comparison) -> str:
@@ -257,12 +263,6 @@ def _write_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str], path: Pat
 def _decimals(metric: str) -> int:
     """4 for a share, 2 for millimetres and millilitres, as `results.spell`."""
     return 2 if METRICS[metric].unit else 4
-
-
-def _spell_p(p: float) -> str:
-    if math.isnan(p):
-        return "–"
-    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

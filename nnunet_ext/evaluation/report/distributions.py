@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nnunet_ext.evaluation.metrics import METRICS
 from nnunet_ext.evaluation.report.charts import WIDTH, ticks
+from nnunet_ext.evaluation.report.evaluation import MEAN_TITLE, shown_classes
 from nnunet_ext.evaluation.results import EvaluationResult, spell
 
 DISTRIBUTION_METRICS = ("DSC", "NSD", "HD95")
@@ -53,12 +54,22 @@ class Distribution:
 
 
 def distribution_charts(results: Mapping[str, EvaluationResult]) -> dict[str, list[Distribution]]:
-    """class -> a chart for each of `DISTRIBUTION_METRICS` that has a value, with a lane per method of `results`."""
-    classes = dict.fromkeys(name for result in results.values() for name in result.classes)
+    """class -> a chart for each of `DISTRIBUTION_METRICS` that has a value, with a lane per method of `results`.
+
+    Of many classes: `MEAN_TITLE`, then those shown (`shown_classes`).
+    """
+    classes = list(dict.fromkeys(name for result in results.values() for name in result.classes))
+    shown = shown_classes(classes)
     charts = {
         name: [distribution(metric, values_of(results, metric, name)) for metric in DISTRIBUTION_METRICS]
-        for name in classes
+        for name in shown
     }
+    if len(shown) < len(classes):
+        means = {
+            metric: {method: result.mean_over_classes(metric) for method, result in results.items()}
+            for metric in DISTRIBUTION_METRICS
+        }
+        charts = {MEAN_TITLE: [distribution(metric, found) for metric, found in means.items()]} | charts
     return {name: [chart for chart in found if chart.lanes] for name, found in charts.items()}
 
 

@@ -31,6 +31,11 @@ COUNTS = {
 }
 VOLUME_LABELS = {"reference_ml": "Reference", "prediction_ml": "Prediction"}
 MAX_LISTED = 20
+MAX_CLASSES = 12
+"""More are in the files, not in tables and charts of their own."""
+MAX_WIDE_ROWS = 1500
+"""With more rows the table of cases has only the columns that are always shown."""
+MEAN_TITLE = "Mean over classes"
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,11 @@ class Column:
     group: str
 
 
-def table_columns() -> list[Column]:
-    """Those always shown, then group by group."""
+def table_columns(num_rows: int = 0) -> list[Column]:
+    """Those always shown, then group by group, unless there are more than `MAX_WIDE_ROWS` rows."""
     always = [_column(key, "") for key in ALWAYS_SHOWN]
+    if num_rows > MAX_WIDE_ROWS:
+        return always
     switched = []
     for group, (_, metrics) in GROUPS.items():
         keys = [*metrics, *(COUNTS if group == "lesions" else ())]
@@ -105,20 +112,50 @@ class SummaryTable:
     groups: list[tuple[str, dict[str, dict[str, float]]]]
 
 
-def summary_tables(result: EvaluationResult) -> list[SummaryTable]:
-    """One per class, and of the means over classes where there are several."""
-    summary = result.summary()
+def summary_with_mean(
+    result: EvaluationResult, metrics: Sequence[str] = tuple(METRICS)
+) -> dict[str, dict[str, dict[str, float]]]:
+    """class -> metric -> `summarise`, and `MEAN_TITLE` last where there are several classes, none of them a "mean"."""
+    summary = {name: {m: found[m] for m in metrics} for name, found in result.summary().items()}
     if len(summary) > 1 and MEAN_CLASS not in summary:
-        summary["Mean over classes"] = {m: summarise(list(result.mean_over_classes(m).values())) for m in METRICS}
+        summary[MEAN_TITLE] = {m: summarise(list(result.mean_over_classes(m).values())) for m in metrics}
+    return summary
+
+
+def summary_tables(result: EvaluationResult) -> list[SummaryTable]:
+    """One per class that is shown (`shown_classes`), and of the means over classes where there are several."""
+    summary = summary_with_mean(result)
+    shown = [*shown_classes(result.classes), *(name for name in summary if name not in result.classes)]
     return [
-        SummaryTable(name, [(title, {m: metrics[m] for m in members}) for title, members in GROUPS.values()])
-        for name, metrics in summary.items()
+        SummaryTable(name, [(title, {m: summary[name][m] for m in members}) for title, members in GROUPS.values()])
+        for name in shown
     ]
+
+
+def shown_classes(classes: Sequence[str]) -> list[str]:
+    """The first `MAX_CLASSES`: the page would be slow with dozens of tables and charts."""
+    return list(classes[:MAX_CLASSES])
+
+
+def uneven_cases(methods: Sequence[MethodPage]) -> str:
+    """A sentence where the methods have different cases, so that their scores cannot be compared; else empty."""
+    cases = [set(method.result.cases) for method in methods]
+    if not cases or all(found == cases[0] for found in cases):
+        return ""
+    counts = ", ".join(f"{method.name} {len(found)}" for method, found in zip(methods, cases, strict=True))
+    return (
+        f"The methods were evaluated on different cases ({counts}, {len(set.intersection(*cases))} of them in common):"
+        " each has its scores and charts over its own cases, which do not rank the methods."
+    )
 
 
 @dataclass(frozen=True)
 class Failures:
-    """Cases of one class by how they went entirely wrong, or left nothing to measure; names in order."""
+    """Cases of one class by how they went entirely wrong in an evaluation, or left nothing to measure.
+
+    Names of cases in order; where several evaluations have the case with the number of those it went wrong in:
+    "case_01 in 1 of 2 evaluations". `failed` are the bare names of those missed or beside.
+    """
 
     class_name: str
     cases: int
@@ -126,6 +163,7 @@ class Failures:
     missed: list[str]
     beside: list[str]
     invented: list[str]
+    failed: list[str]
     both_empty: int
 
     @property
@@ -134,27 +172,43 @@ class Failures:
         return 2 * self.present < self.cases
 
 
-def find_failures(result: EvaluationResult) -> list[Failures]:
+def find_failures(results: Sequence[EvaluationResult]) -> list[Failures]:
     """Per class: missed (no prediction of it), beside (predicted, but nowhere on the reference), invented, both empty.
 
-    Averaged repeats count as missed, and so on, where all of them are.
+    The results are repeats or folds. A case that fails in one of its repeats is named; it counts as empty in both
+    where it is in all of them.
     """
     found = []
-    for name in result.classes:
-        rows = [row for row in result.rows if row["class"] == name]
-        kinds: dict[str, list[str]] = {"missed": [], "beside": [], "invented": []}
-        both_empty = 0
-        for row in rows:
-            reference, prediction = row["TP"] + row["FN"] > 0, row["TP"] + row["FP"] > 0
-            if not reference and not prediction:
-                both_empty += 1
-            elif not reference:
-                kinds["invented"].append(row["case"])
-            elif row["TP"] == 0:
-                kinds["beside" if prediction else "missed"].append(row["case"])
-        present = sum(row["TP"] + row["FN"] > 0 for row in rows)
-        found.append(Failures(name, len(rows), present, **kinds, both_empty=both_empty))
+    for name in results[0].classes:
+        outcomes: dict[str, list[str]] = {}
+        for row in (row for result in results for row in result.rows if row["class"] == name):
+            outcomes.setdefault(row["case"], []).append(_outcome(row))
+        outcomes = dict(sorted(outcomes.items()))
+        kinds = {
+            kind: [
+                _in_evaluations(case, each.count(kind), len(each)) for case, each in outcomes.items() if kind in each
+            ]
+            for kind in ("missed", "beside", "invented")
+        }
+        failed = [case for case, each in outcomes.items() if "missed" in each or "beside" in each]
+        absent = [each for each in outcomes.values() if {"invented", "both empty"} & set(each)]
+        both_empty = sum(set(each) == {"both empty"} for each in absent)
+        present = len(outcomes) - len(absent)
+        found.append(Failures(name, len(outcomes), present, **kinds, failed=failed, both_empty=both_empty))
     return found
+
+
+def _outcome(row: Row) -> str:
+    reference, prediction = row["TP"] + row["FN"] > 0, row["TP"] + row["FP"] > 0
+    if not reference:
+        return "invented" if prediction else "both empty"
+    if row["TP"] == 0:
+        return "beside" if prediction else "missed"
+    return "found"
+
+
+def _in_evaluations(case: str, count: int, evaluations: int) -> str:
+    return case if evaluations == 1 else f"{case} in {count} of {evaluations} evaluations"
 
 
 def left_out_cases(evaluated: Evaluated) -> list[str]:
@@ -189,13 +243,21 @@ class MethodPage:
 
     @property
     def failed(self) -> list[str]:
-        """Cases that failed entirely in one class or more, in order."""
-        return sorted({case for found in self.failures for case in (*found.missed, *found.beside)})
+        """Cases that failed entirely in one class or more of one evaluation or more, in order."""
+        return sorted({case for found in self.failures for case in found.failed})
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a case is in more than one evaluation, so that its numbers are averages."""
+        return sum(len(one.result.cases) for one in self.evaluated) > len(self.result.cases)
 
     @property
     def headline(self) -> list[tuple[str, dict[str, dict[str, float]]]]:
-        """(class, metric -> statistics) of DSC and HD95."""
-        return [(name, {m: found[m] for m in ("DSC", "HD95")}) for name, found in self.result.summary().items()]
+        """(class, metric -> statistics) of DSC and HD95; of many classes their mean and the first `MAX_CLASSES`."""
+        summary = summary_with_mean(self.result, ("DSC", "HD95"))
+        shown = shown_classes(self.result.classes)
+        means = [MEAN_TITLE] if MEAN_TITLE in summary and len(shown) < len(self.result.classes) else []
+        return [(name, summary[name]) for name in (*means, *shown)]
 
 
 def describe_methods(methods: Mapping[str, list[Evaluated]]) -> list[MethodPage]:
@@ -204,7 +266,7 @@ def describe_methods(methods: Mapping[str, list[Evaluated]]) -> list[MethodPage]
     for name, evaluated in methods.items():
         result = merge_repeats(evaluated)
         left_out = sorted({case for one in evaluated for case in left_out_cases(one)} - set(result.cases))
-        pages.append(MethodPage(name, evaluated, result, find_failures(result), left_out))
+        pages.append(MethodPage(name, evaluated, result, find_failures([one.result for one in evaluated]), left_out))
     return pages
 
 

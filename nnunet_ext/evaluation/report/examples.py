@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext.evaluation.report.evaluation import MethodPage
+from nnunet_ext.evaluation.report.inputs import Evaluated
 from nnunet_ext.evaluation.report.overlays import Overlay, draw_case
 from nnunet_ext.evaluation.results import EvaluationResult, spell
 from nnunet_ext.utilities.errors import UsageError
@@ -20,13 +21,17 @@ MAX_OUTLINED = 4
 
 @dataclass(frozen=True)
 class ExampleCase:
-    """A case, the methods' scores in words, and its pictures; without an overlay, `note` says why."""
+    """A case, the methods' scores in words, and its pictures; without an overlay, `note` says why.
+
+    Where scores are averages over evaluations, `drawn` says of which evaluation the outlines are, and its score.
+    """
 
     rank: str
     name: str
     scores: list[str]
     overlay: Overlay | None = None
     note: str = ""
+    drawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,14 +145,34 @@ class OverlayFiles:
             )
         except UsageError as error:
             return replace(example, note=f"No picture: {error}.")
-        return replace(example, overlay=overlay)
+        drawn = [drawn_evaluation(method, example.name) for method in self.methods]
+        return replace(example, overlay=overlay, drawn=tuple(text for text in drawn if text))
+
+
+def evaluations_of(method: MethodPage, case: str) -> list[Evaluated]:
+    """The method's evaluations that have the case; outlines are those of the first."""
+    return [one for one in method.evaluated if case in one.result.cases]
 
 
 def prediction_file(method: MethodPage, case: str) -> Path | None:
     """The prediction of the method's first evaluation that has the case; None if none has, or scored it as empty."""
-    evaluated = next((one for one in method.evaluated if case in one.result.cases), None)
+    evaluated = next(iter(evaluations_of(method, case)), None)
     if evaluated is None or case in evaluated.result.missing:
         return None
     folders = (Path(evaluated.result.prediction), evaluated.folder)
     folder = next((folder for folder in folders if folder.is_dir()), evaluated.folder)
     return folder / f"{case}{evaluated.result.file_ending}"
+
+
+def drawn_evaluation(method: MethodPage, case: str) -> str:
+    """Whose outlines are drawn, and that evaluation's own score; empty where the method has one evaluation of it."""
+    found = evaluations_of(method, case)
+    if len(found) < 2:
+        return ""
+    result = found[0].result
+    alone = replace(result, rows=[row for row in result.rows if row["case"] == case])
+    (score,) = _in_words(case, {"": alone.mean_over_classes("DSC")}, {"": alone.mean_over_classes("HD95")})
+    return (
+        f"{method.name}: scores are averages over {len(found)} evaluations; the outlines are those of the first,"
+        f" {found[0].folder}: {score}."
+    )

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from nnunet_ext.evaluation.comparison.pairing import (
+    Method,
+    check_definitions,
+    check_references,
+    named_folders,
+    split_name,
+)
 from nnunet_ext.evaluation.report.model import Model, is_model_folder
 from nnunet_ext.evaluation.results import CSV_NAME, JSON_NAME, EvaluationResult
 from nnunet_ext.utilities.errors import UsageError
@@ -58,9 +66,15 @@ def read_inputs(arguments: Sequence[str | Path], fold: str = "0", evaluation: Pa
         evaluation: an evaluation of the only model.
 
     Raises:
-        UsageError: no folder, a folder that is neither or given twice, or `evaluation` without a single model.
+        UsageError: no folder, a folder that is neither or given twice, `evaluation` without a single model, or
+            evaluations of one name that were measured differently.
     """
-    inputs = _name_all([_open(str(argument), fold) for argument in arguments])
+    chosen = {name for name, _ in (split_name(str(argument)) for argument in arguments)}
+    inputs = [
+        _open(name, folder, fold, name in chosen)
+        for name, folders in named_folders(arguments, _label).items()
+        for folder in folders
+    ]
     folders = [entry.folder for entry in inputs]
     if not inputs:
         raise UsageError("name a model folder, or a folder of nnunet_ext evaluate")
@@ -78,7 +92,9 @@ def read_inputs(arguments: Sequence[str | Path], fold: str = "0", evaluation: Pa
         superseded = entry.name in given if entry.named else bool(given)
         if not entry.model or (has_evaluation(folder) and not superseded):
             evaluations.append(Evaluated(entry.name, folder, EvaluationResult.load(folder)))
-    return Inputs(models, evaluations)
+    found = Inputs(models, evaluations)
+    _check_repeats(found)
+    return found
 
 
 def has_evaluation(folder: Path) -> bool:
@@ -86,41 +102,26 @@ def has_evaluation(folder: Path) -> bool:
     return (folder / CSV_NAME).is_file() and (folder / JSON_NAME).is_file()
 
 
-def split_name(argument: str) -> tuple[str, Path]:
-    """``NAME=FOLDER`` or ``FOLDER`` (then the name is empty; a folder may have an equals sign in its path)."""
-    name, equals, folder = argument.partition("=")
-    return (name, Path(folder)) if equals and name and not Path(argument).exists() else ("", Path(argument))
-
-
-def _open(argument: str, fold: str) -> _Input:
-    name, folder = split_name(argument)
-    folder = folder.resolve()
+def _open(name: str, folder: Path, fold: str, named: bool) -> _Input:
     if is_model_folder(folder):
-        return _Input(name, folder, Model.open(folder, fold), bool(name))
+        return _Input(name, folder, Model.open(folder, fold), named)
     if not has_evaluation(folder):
         raise UsageError(
             f"{folder} is no model folder ($nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION, which holds"
             f" plans.json, dataset.json and fold_0) and has no {CSV_NAME} and {JSON_NAME} either; to get these run:"
-            f" nnunet_ext evaluate GT PRED -o {folder}"
+            f" nnunet_ext evaluate GT PRED -o {shlex.quote(str(folder))}"
         )
-    return _Input(name, folder, None, bool(name))
+    return _Input(name, folder, None, named)
 
 
-def _name_all(inputs: list[_Input]) -> list[_Input]:
-    """Name what has no name: by the trainer or the folder, with as much of the path as tells all of them apart."""
-    chosen = {entry.name for entry in inputs if entry.named}
-    unnamed = [entry for entry in inputs if not entry.named]
-    longest = max((len(entry.folder.parts) for entry in unnamed), default=0)
-    labels: list[str] = []
-    for depth in range(longest + 1):
-        labels = [_label(entry, depth) for entry in unnamed]
-        if len(set(labels)) == len(labels) and chosen.isdisjoint(labels):
-            break
-    names = iter(labels)
-    return [entry if entry.named else replace(entry, name=next(names)) for entry in inputs]
+def _label(folder: Path) -> str:
+    """What a folder without a name is called: a model by its trainer."""
+    return folder.name.split("__")[0] if is_model_folder(folder) else folder.name
 
 
-def _label(entry: _Input, depth: int) -> str:
-    if depth == 0:
-        return entry.model.trainer if entry.model else entry.folder.name
-    return "/".join(entry.folder.parts[-depth:])
+def _check_repeats(inputs: Inputs) -> None:
+    """Raises UsageError where evaluations of one name were measured differently, so that no average makes sense."""
+    for name, found in inputs.methods.items():
+        method = Method(name, tuple(one.result for one in found))
+        check_definitions([method])
+        check_references([method])

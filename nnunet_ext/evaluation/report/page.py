@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext import __version__
+from nnunet_ext.evaluation.comparison.compare import ALPHA
 from nnunet_ext.evaluation.comparison.statistics import EFFECTS, TESTS
 from nnunet_ext.evaluation.metrics import METRICS
 from nnunet_ext.evaluation.report import charts, distributions
-from nnunet_ext.evaluation.report.comparison import ALPHA, DIRECTIONS, ComparisonPage, describe_comparison
+from nnunet_ext.evaluation.report.comparison import (
+    DEFAULTS,
+    DIRECTIONS,
+    ComparisonOptions,
+    ComparisonPage,
+    describe_comparison,
+)
 from nnunet_ext.evaluation.report.evaluation import (
     GROUPS,
     MethodPage,
@@ -26,10 +33,12 @@ from nnunet_ext.evaluation.report.evaluation import (
     describe_methods,
     evaluate_command,
     listed,
+    shown_classes,
     spell_cell,
     summary_tables,
     switched_columns,
     table_columns,
+    uneven_cases,
 )
 from nnunet_ext.evaluation.report.examples import Examples, describe_examples
 from nnunet_ext.evaluation.report.inputs import Evaluated, read_inputs
@@ -48,6 +57,7 @@ def write_report(
     evaluation: Path | None = None,
     images: Path | None = None,
     references: Path | None = None,
+    options: ComparisonOptions = DEFAULTS,
 ) -> None:
     """Write the page; atomically, so an older one stays whole if this one fails.
 
@@ -60,9 +70,10 @@ def write_report(
         evaluation: an evaluation of the only model; its ``fold_X/validation`` if None.
         images: folder with the images of the evaluated cases, for the overlays.
         references: folder with their references; the one that was evaluated if None.
+        options: of the comparison, where there are several names.
 
     Raises:
-        UsageError: a folder that is not what it should be.
+        UsageError: a folder or an option that is not what it should be.
     """
     read = read_inputs(inputs, fold, evaluation)
     for flag, folder in (("--images", images), ("--references", references)):
@@ -73,12 +84,14 @@ def write_report(
     models = [describe_model(name, model) for name, model in read.models]
     methods = describe_methods(read.methods)
     dataset_json = read.models[0][1].dataset_json if read.models else None
-    comparison = describe_comparison(read.methods) if len(methods) > 1 else None
+    if options.arguments and len(methods) < 2:
+        raise UsageError(f"{' '.join(options.arguments)} is for a comparison; name evaluations of two methods or more")
+    comparison = describe_comparison(read.methods, options) if len(methods) > 1 else None
     examples = describe_examples(methods, images, references, dataset_json) if methods else None
-    options = ["-f", fold] if models else []
+    flags = ["-f", fold] if models else []
     for flag, folder in (("--images", images), ("--references", references)):
-        options += [flag, str(folder.resolve())] if folder else []
-    commands = reproduction(models, read.evaluations, comparison, [*options, "-o", str(output)])
+        flags += [flag, str(folder.resolve())] if folder else []
+    commands = reproduction(models, read.evaluations, comparison, options, [*flags, "-o", str(output)])
     html = render(models, methods, comparison, examples, commands)
     with atomic_path(output) as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -103,7 +116,8 @@ def render(
     )
     environment.filters["json_numbers"] = _json_numbers
     environment.filters["listed"] = listed
-    columns, classes = table_columns(), list(dict.fromkeys(name for m in methods for name in m.result.classes))
+    classes = list(dict.fromkeys(name for m in methods for name in m.result.classes))
+    columns = table_columns(sum(len(method.result.rows) for method in methods))
     identity_columns = 1 + (len(methods) > 1) + (len(classes) > 1)
     functions = {"spell": spell, "spell_cell": spell_cell, "summary_tables": summary_tables, "case_rows": case_rows}
     constants = {"metrics": METRICS, "groups": GROUPS, "rules": RULES, "surfaces": SURFACE_DEFINITIONS}
@@ -122,6 +136,8 @@ def render(
         classes=classes,
         identity_columns=identity_columns,
         switched=switched_columns(columns, identity_columns),
+        uneven=uneven_cases(methods),
+        num_shown=len(shown_classes(classes)),
         distributions=distributions.distribution_charts({method.name: method.result for method in methods}),
         frame=_frame(),
         written=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -149,17 +165,18 @@ def reproduction(
     models: Sequence[ModelPage],
     evaluations: Sequence[Evaluated],
     comparison: ComparisonPage | None,
-    options: Sequence[str],
+    options: ComparisonOptions,
+    flags: Sequence[str],
 ) -> list[str]:
-    """The commands behind the page: training, evaluation, comparison, and the report with its `options`."""
+    """The commands behind the page: training, evaluation, comparison, and the report with its other `flags`."""
     commands = [page.command for page in models]
     commands += [shlex.join(evaluate_command(evaluated)) for evaluated in evaluations]
     named = [f"{evaluated.name}={evaluated.folder}" for evaluated in evaluations]
     if comparison and (made := comparison.comparison):
         chances = ["--common-cases", "--resamples", str(made.resamples), "--seed", str(made.seed)]
-        commands.append(shlex.join(["nnunet_ext", "compare", *named, *chances]))
+        commands.append(shlex.join(["nnunet_ext", "compare", *named, *options.arguments, *chances]))
     arguments = [f"{page.name}={page.model.folder}" for page in models] + named
-    return [*commands, shlex.join(["nnunet_ext", "report", *arguments, *options])]
+    return [*commands, shlex.join(["nnunet_ext", "report", *arguments, *options.arguments, *flags])]
 
 
 def _frame() -> dict[str, Any]:

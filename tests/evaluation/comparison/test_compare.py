@@ -61,7 +61,7 @@ def test_strata_are_summarised_and_tested_apart_after_all_cases():
     assert [found.size(stratum) for stratum in found.strata] == [12, 4, 8]
     assert found.summaries["large", "lesion", "DSC", "b"]["mean"] == pytest.approx(B[:8].mean())
     assert found.tests[2].p == paired_test(A[:8], B[:8]).p
-    assert "fewer than 6 pairs, so no p-value below 0.05 is possible: small, lesion (DSC)" in found.notes
+    assert "fewer than 6 pairs that differ, so no p-value below 0.05 is possible: small, lesion (DSC)" in found.notes
 
 
 def test_a_stratum_of_one_case_is_summarised_but_not_tested():
@@ -98,7 +98,7 @@ def test_infinite_and_unmatched_pairs_are_noted():
 
 def test_few_pairs_are_noted_except_for_t():
     methods = make_methods("DSC", a=A[:5], b=B[:5])
-    expected = ["fewer than 6 pairs, so no p-value below 0.05 is possible: all cases, lesion (DSC)"]
+    expected = ["fewer than 6 pairs that differ, so no p-value below 0.05 is possible: all cases, lesion (DSC)"]
     assert compare_methods(methods, metrics=["DSC"]).notes == expected
     assert compare_methods(methods, metrics=["DSC"], test="permutation").notes == expected
     assert compare_methods(methods, metrics=["DSC"], test="t").notes == []

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from toy_results import make_column, make_methods, make_result
 
-from nnunet_ext.evaluation.comparison.pairing import Method, compared_cases, mean_of_defined, name_some, pair_values
+from nnunet_ext.evaluation.comparison.pairing import (
+    Method,
+    compared_cases,
+    mean_of_defined,
+    name_some,
+    named_folders,
+    pair_values,
+    split_name,
+)
 from nnunet_ext.utilities.errors import UsageError
 
 INF, NAN = math.inf, math.nan
@@ -114,3 +123,51 @@ def test_names_are_cut_after_ten():
     assert name_some(["a", "b"]) == "a, b"
     assert name_some([str(i) for i in range(12)]).endswith("8, 9 and 2 more")
     assert name_some([]) == "none"
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("x/out", "y/out", "z", "lr=1e-3"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path
+
+
+def named(*texts):
+    root = Path.cwd()
+    return {name: [str(path.relative_to(root)) for path in found] for name, found in named_folders(texts).items()}
+
+
+def test_split_name(folders):
+    assert split_name("lr=1e-3") == ("", Path("lr=1e-3"))
+    assert split_name("UCI=lr=1e-3") == ("UCI", Path("lr=1e-3"))
+    assert split_name("plain") == ("", Path("plain"))
+    for text in ("=z", "A=", "=", ""):
+        with pytest.raises(UsageError, match=r"is not \[NAME=\]FOLDER: name or folder is empty"):
+            split_name(text)
+
+
+def test_folders_of_one_name_come_together_in_the_order_of_names(folders):
+    assert named("A=x/out", "z", "A=y/out") == {"A": ["x/out", "y/out"], "z": ["z"]}
+
+
+def test_folders_without_a_name_are_told_apart(folders):
+    assert named("x/out", "y/out") == {"x/out": ["x/out"], "y/out": ["y/out"]}
+    assert named("z", "z=x/out") == {f"{folders.name}/z": ["z"], "z": ["x/out"]}
+    labels = named_folders(["x/out", "z"], label=lambda folder: "same")
+    assert list(labels) == ["out", "z"]
+
+
+def test_a_folder_given_twice_is_named(folders):
+    with pytest.raises(UsageError, match=r"x/out is given twice for A; name it once"):
+        named("A=x/out", "B=z", "A=x/../x/out")
+    with pytest.raises(UsageError, match=r"/z is given twice; name it once"):
+        named("z", "z")
+    assert named("A=z", "B=z") == {"A": ["z"], "B": ["z"]}
+
+
+def test_only_a_mean_of_classes_is_called_one():
+    assert not pair_values(make_methods("DSC", a=[0, 1], b=[0, 1]), ["DSC"]).has_mean
+    for other, has_mean in (("lung", True), ("mean", False)):
+        result = make_result({(case, name): {"DSC": 0.5} for case in "xy" for name in (other, "lesion")})
+        assert pair_values([Method("a", (result,)), Method("b", (result,))], ["DSC"]).has_mean is has_mean

@@ -18,6 +18,7 @@ from nnunet_ext.evaluation.comparison.tables import (
     metric_header,
     result_row,
     save_tables,
+    spell_p,
     table_cell,
     terminal_text,
 )
@@ -179,3 +180,16 @@ def test_files(three, tmp_path):
 
 def test_every_metric_has_a_header():
     assert all(metric in metric_header(metric) for metric in METRICS)
+
+
+def test_nothing_is_best_where_all_are_equal():
+    found = compare_methods(make_methods("DSC", a=A, b=A), metrics=["DSC"], resamples=200)
+    assert not any(table_cell(found, "", "lesion", "DSC", method).best for method in "ab")
+    assert "**" not in markdown_text(found)
+    tied = compare_methods(make_methods("DSC", a=A, b=A, c=A - 0.1), metrics=["DSC"], resamples=200)
+    assert [table_cell(tied, "", "lesion", "DSC", method).best for method in "abc"] == [True, True, False]
+
+
+@pytest.mark.parametrize(("value", "text"), [(NAN, "–"), (0.00004, "<0.0001"), (0.05, "0.0500"), (1.0, "1.0000")])
+def test_p(value, text):
+    assert spell_p(value) == text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import subprocess
+from dataclasses import replace
 
 import pytest
 from report_toy import CHROMIUM, browse, drive, make_evaluation, make_model, make_result, needs_chromium
@@ -184,7 +186,7 @@ def test_fifty_cases_of_two_classes_and_two_methods_open_quickly(tmp_path):
             make_result({f"case_{i:03d}": numbers.random() for i in range(50)}, name) for name in ("lesion", "lung")
         )
         lesion.rows.extend(lung.rows)
-        lesion.save(tmp_path / method)
+        replace(lesion, labels={"lesion": 1, "lung": 2}).save(tmp_path / method)
     write_report([tmp_path / "first", tmp_path / "second"], tmp_path / "page.html")
     timed = tmp_path / "timed.html"
     script = """<script>addEventListener("load", () => { document.body.offsetHeight;
@@ -195,4 +197,20 @@ def test_fifty_cases_of_two_classes_and_two_methods_open_quickly(tmp_path):
     milliseconds, rows = json.loads(re.search("<title>(.*)</title>", dom)[1])
     assert rows == 200
     assert milliseconds < 2000
+    assert "CONSOLE" not in log
+
+
+def test_three_methods_fit_a_desktop(site, tmp_path):
+    """Their differences are not cut off; counts of what means leave out stand in parentheses."""
+    numbers = random.Random(0)
+    for name in ("nnU-Net", "UCI", "Mine"):
+        scores = {f"case_{i:02d}": numbers.random() for i in range(20)}
+        make_result(scores | {"case_90": math.nan, "case_91": 0.0}).save(tmp_path / name)
+    write_report([tmp_path / name for name in ("nnU-Net", "UCI", "Mine")], tmp_path / "page.html")
+    script = """
+      const tables = [...document.querySelectorAll("#comparison .scroll")];
+      found = [tables.map((e) => e.scrollWidth - e.clientWidth), document.querySelector(".ranked td").textContent]"""
+    (widths, cell), _, log = drive(tmp_path / "page.html", tmp_path, script, "--window-size=1280,900")
+    assert widths == [0, 0]
+    assert re.search(r"± 0\.\d{4} \(1 undef\.\)$", cell)
     assert "CONSOLE" not in log

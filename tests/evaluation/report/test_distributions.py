@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nnunet_ext.evaluation.report.distributions import (
     quantile,
     swarm,
 )
+from nnunet_ext.evaluation.report.evaluation import MAX_CLASSES, MEAN_TITLE
 
 
 def test_a_chart_per_class_and_metric_with_a_lane_per_method():
@@ -85,3 +87,10 @@ def test_swarm_stays_in_its_strip(places):
 
 def test_equal_values_are_drawn_apart():
     assert len({y for _, y in swarm([100.0] * 6, 50)}) == 6
+
+
+def test_of_many_classes_the_mean_and_the_first_are_drawn():
+    rows = [row for i in range(MAX_CLASSES + 1) for row in make_result({"a": i / 100}, f"class_{i:02d}").rows]
+    charts = distribution_charts({"A": replace(make_result({"a": 0.5}), rows=rows)})
+    assert list(charts) == [MEAN_TITLE, *(f"class_{i:02d}" for i in range(MAX_CLASSES))]
+    assert [point.title for point in charts[MEAN_TITLE][0].lanes[0].points] == ["a: 0.0600"]

@@ -9,8 +9,12 @@ from report_toy import make_result
 
 from nnunet_ext.evaluation.metrics import METRICS
 from nnunet_ext.evaluation.report.evaluation import (
+    ALWAYS_SHOWN,
     COUNTS,
     GROUPS,
+    MAX_CLASSES,
+    MAX_WIDE_ROWS,
+    MEAN_TITLE,
     case_rows,
     describe_methods,
     evaluate_command,
@@ -22,6 +26,7 @@ from nnunet_ext.evaluation.report.evaluation import (
     summary_tables,
     switched_columns,
     table_columns,
+    uneven_cases,
 )
 from nnunet_ext.evaluation.report.inputs import Evaluated
 from nnunet_ext.evaluation.results import VOLUMES
@@ -76,11 +81,11 @@ def test_failures():
     rows = {row["case"]: row for row in result.rows}
     rows["invented"].update(TP=0, FN=0, FP=5)
     rows["beside"].update(FP=7)
-    (found,) = find_failures(result)
+    (found,) = find_failures([result])
     assert (found.cases, found.present, found.both_empty) == (5, 3, 1)
     assert (found.missed, found.beside, found.invented) == (["missed"], ["beside"], ["invented"])
     assert not found.often_absent
-    assert find_failures(make_result({"a": 0.5, "b": math.nan, "c": math.nan}))[0].often_absent
+    assert find_failures([make_result({"a": 0.5, "b": math.nan, "c": math.nan})])[0].often_absent
 
 
 def test_methods_stand_below_each_other():
@@ -114,8 +119,56 @@ def test_long_lists_say_how_many_more():
 
 def test_evaluate_command():
     found = evaluate_command(evaluated({"a": 0.5}, folder="/out", missing=["a"]))
-    assert " ".join(found) == ("nnunet_ext evaluate /out /out --surface-definition A --nsd-tolerance 3 --allow-missing")
+    assert " ".join(found) == (
+        "nnunet_ext evaluate /out /out --surface-definition A --nsd-tolerance 3 --labels lesion --allow-missing"
+    )
     named = evaluate_command(evaluated({"a": 0.5}, folder="/out", labels={"liver": 1, "all": [1, 2]}))
     assert named[-4:] == ["--labels", "liver", "--regions", "all=1,2"]
     moved = Evaluated("A", Path("/moved"), make_result({"a": 0.5}, folder="/out"))
     assert evaluate_command(moved)[-2:] == ["-o", "/moved"]
+
+
+def test_a_case_that_fails_in_one_repeat_has_failed():
+    (method,) = describe_methods({"A": [evaluated({"a": 0.0, "b": 0.5}), evaluated({"a": 0.6, "b": 0.5, "c": 0.0})]})
+    (found,) = method.failures
+    assert found.missed == ["a in 1 of 2 evaluations", "c"]
+    assert method.failed == found.failed == ["a", "c"] and method.repeated
+    (folds,) = describe_methods({"A": [evaluated({"a": 0.0}), evaluated({"b": 0.5})]})
+    assert folds.failures[0].missed == ["a"] and not folds.repeated
+
+
+def test_missed_in_one_repeat_and_beside_in_the_other_is_one_failed_case():
+    other = make_result({"a": 0.0})
+    other.rows[0].update(FP=7)
+    (found,) = find_failures([make_result({"a": 0.0}), other])
+    assert (found.missed, found.beside) == (["a in 1 of 2 evaluations"], ["a in 1 of 2 evaluations"])
+    assert found.failed == ["a"]
+
+
+def test_different_cases_are_said():
+    methods = describe_methods({"X": [evaluated({"a": 0.5, "b": 0.4}, "X")], "Y": [evaluated({"a": 0.5}, "Y")]})
+    assert "different cases (X 2, Y 1, 1 of them in common)" in uneven_cases(methods)
+    assert uneven_cases(methods[:1]) == uneven_cases([]) == ""
+
+
+def many_classes(count):
+    """A result of `count` classes of one case with DSC 0.5."""
+    names = [f"class_{i:02d}" for i in range(count)]
+    return replace(
+        make_result({"a": 0.5}),
+        rows=[row for name in names for row in make_result({"a": 0.5}, name).rows],
+        labels={name: i + 1 for i, name in enumerate(names)},
+    )
+
+
+def test_of_many_classes_the_mean_and_the_first_are_shown():
+    (method,) = describe_methods({"A": [Evaluated("A", Path("a"), many_classes(MAX_CLASSES + 1))]})
+    assert [name for name, _ in method.headline] == [MEAN_TITLE, *method.result.classes[:-1]]
+    assert [table.title for table in summary_tables(method.result)] == [*method.result.classes[:-1], MEAN_TITLE]
+    (method,) = describe_methods({"A": [Evaluated("A", Path("a"), many_classes(MAX_CLASSES))]})
+    assert [name for name, _ in method.headline] == method.result.classes
+
+
+def test_a_long_table_has_only_the_main_columns():
+    assert [column.key for column in table_columns(MAX_WIDE_ROWS + 1)] == list(ALWAYS_SHOWN)
+    assert len(table_columns(MAX_WIDE_ROWS)) == len(table_columns()) > len(ALWAYS_SHOWN)

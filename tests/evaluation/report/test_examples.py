@@ -8,7 +8,13 @@ import pytest
 from report_toy import make_result
 
 from nnunet_ext.evaluation.report.evaluation import describe_methods
-from nnunet_ext.evaluation.report.examples import describe_examples, example_cases, find_dataset_json, prediction_file
+from nnunet_ext.evaluation.report.examples import (
+    describe_examples,
+    drawn_evaluation,
+    example_cases,
+    find_dataset_json,
+    prediction_file,
+)
 from nnunet_ext.evaluation.report.inputs import Evaluated
 
 
@@ -64,3 +70,14 @@ def test_find_dataset_json(tmp_path):
     assert find_dataset_json(predictions, raw / "labelsTs", raw / "imagesTs") == {}
     (raw / "dataset.json").write_text('{"channel_names": {"0": "CT"}}')
     assert find_dataset_json(predictions, Path("/absent"), raw / "imagesTs")["channel_names"] == {"0": "CT"}
+
+
+def test_the_drawn_evaluation_is_named_with_its_own_score():
+    scores = [{"a": 0.8, "c": 0.5}, {"a": 0.4, "d": 0.5}]
+    found = [Evaluated("X", Path(f"/seed{i}"), make_result(score)) for i, score in enumerate(scores)]
+    (method,) = describe_methods({"X": found})
+    assert drawn_evaluation(method, "a") == (
+        "X: scores are averages over 2 evaluations; the outlines are those of the first, /seed0: DSC 0.8000,"
+        " HD95 2.00 mm."
+    )
+    assert drawn_evaluation(method, "c") == ""

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from report_toy import make_model, make_result
 
-from nnunet_ext.evaluation.report.inputs import read_inputs, split_name
+from nnunet_ext.evaluation.report.inputs import read_inputs
 from nnunet_ext.utilities.errors import UsageError
 
 RESULT = make_result({"a": 0.5, "b": 0.75})
@@ -59,14 +60,6 @@ def test_repeats_share_a_name(evaluations):
     assert list(inputs.methods) == ["A", "B"]
 
 
-def test_split_name(tmp_path):
-    folder = tmp_path / "lr=1e-3"
-    folder.mkdir()
-    assert split_name(str(folder)) == ("", folder)
-    assert split_name(f"UCI={folder}") == ("UCI", folder)
-    assert split_name("plain") == ("", type(folder)("plain"))
-
-
 def test_refused(model, evaluations, tmp_path):
     with pytest.raises(UsageError, match="name a model folder"):
         read_inputs([])
@@ -81,3 +74,21 @@ def test_refused(model, evaluations, tmp_path):
         read_inputs([evaluations / "z"], evaluation=evaluations / "x" / "out")
     with pytest.raises(UsageError, match="run: nnunet_ext evaluate"):
         read_inputs([model], evaluation=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"tolerance_mm": 1.0}, "NSD tolerance is 3 mm in A .* but 1 mm in A"),
+        ({"surface_definition": "C"}, "surface definition is A in A .* but C in A"),
+        ({"rows": make_result({"a": 0.5}, "lung").rows, "labels": {"lung": 1}}, "classes lesion, but .* has lung"),
+        ({"rows": [row | {"FN": 7.0} for row in RESULT.rows]}, "reference of case a, class lesion, has 1000 voxels"),
+    ],
+)
+def test_repeats_measured_differently_are_not_averaged(tmp_path, header, message):
+    RESULT.save(tmp_path / "x")
+    replace(RESULT, **header).save(tmp_path / "y")
+    with pytest.raises(UsageError, match=message):
+        read_inputs([f"A={tmp_path / 'x'}", f"A={tmp_path / 'y'}"])
+    if "tolerance_mm" in header:  # the page says of different names that they cannot be compared
+        assert len(read_inputs([tmp_path / "x", tmp_path / "y"]).evaluations) == 2

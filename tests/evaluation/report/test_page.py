@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
+from html import unescape
 
 import pytest
 from report_toy import LESION, NAMES, make_evaluation, make_model, make_result, parsed, visible_text
 
+from nnunet_ext.cli import compare
+from nnunet_ext.evaluation.report.comparison import ComparisonOptions
 from nnunet_ext.evaluation.report.page import write_report
 from nnunet_ext.evaluation.results import EvaluationResult
 from nnunet_ext.evaluation.surface import SURFACE_DEFINITIONS
@@ -218,3 +223,62 @@ def test_every_case_is_in_the_table(both):
     table = table[: table.index("</table>")]
     assert [table.count(f">{name}</th>") for name in NAMES] == [2] * 4
     assert LESION not in table
+
+
+def test_outlines_of_averaged_scores_say_whose_they_are(site, tmp_path):
+    both = [f"A={site / name}" for name in ("predictions", "worse")]
+    write_report(both, tmp_path / "report.html", images=site / "images")
+    text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
+    found = re.findall(r"the outlines are those of the first, (\S+): DSC (\S+), HD95", text)
+    assert len(found) == 3 and {folder for folder, _ in found} == {str(site / "predictions")}
+    assert found[0][1] == "1.0000"  # the first evaluation of the best case, which the average is not
+    assert "case_empty in 2 of 2 evaluations" in text and "failed entirely in one evaluation or more" in text
+
+
+def test_methods_with_different_cases(tmp_path):
+    make_result({"a": 0.5, "b": 0.5, "c": 0.5}).save(tmp_path / "x")
+    make_result({"a": 0.5, "b": 0.5}).save(tmp_path / "y")
+    write_report([tmp_path / "x", tmp_path / "y"], tmp_path / "report.html")
+    text = visible_text((tmp_path / "report.html").read_text(encoding="utf-8"))
+    sentence = "evaluated on different cases (x 3, y 2, 2 of them in common)"
+    assert text.index(sentence) < text.index("baseline of the comparison")
+    assert "The comparison is restricted to the common cases." in text
+
+
+def test_the_printed_comparison_has_the_options(site, tmp_path):
+    strata = tmp_path / "my cases.csv"
+    strata.write_text("case,size\n" + "".join(f"{name},{i % 2}\n" for i, name in enumerate(NAMES)))
+    options = ComparisonOptions(["DSC", "HD95"], "permutation", True, strata, "size")
+    output = tmp_path / "report.html"
+    write_report([site / "predictions", site / "worse"], output, options=options)
+    html = output.read_text(encoding="utf-8")
+    parsed(html)
+    assert visible_text(html).count("size 0 (n = 2)") == 2  # of the stratum and of its table
+    commands = [shlex.split(unescape(found)) for found in re.findall("<li><code>(nnunet_ext .*?)</code>", html)]
+    for command in commands[-2:]:
+        assert " ".join(options.arguments) in " ".join(command) and str(strata) in command
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    args = parser.parse_args(commands[-2][2:])
+    assert (args.metrics, args.test, args.all_pairs, args.by) == (["DSC", "HD95"], "permutation", True, "size")
+    with pytest.raises(UsageError, match="is for a comparison; name evaluations of two methods"):
+        write_report([site / "predictions"], output, options=options)
+
+
+def test_many_classes_are_cut_with_a_sentence(tmp_path):
+    names = [f"class_{i:02d}" for i in range(30)]
+    rows = [row for name in names for row in make_result({f"c{i:02d}": 0.5 for i in range(30)}, name).rows]
+    for method in "xy":
+        result = replace(make_result({"a": 0.5}), rows=rows, labels={name: i + 1 for i, name in enumerate(names)})
+        result.save(tmp_path / method)
+    output = tmp_path / "report.html"
+    write_report([tmp_path / "x", tmp_path / "y"], output, options=ComparisonOptions(["DSC"], "t"))
+    html = output.read_text(encoding="utf-8")
+    tags, text = parsed(html), visible_text(html)
+    assert sum(a.get("class") == "strip" for _, a in tags) == 3 * 13
+    assert sum(a.get("class") == "ranked" for _, a in tags) == 13
+    assert "Of 30 classes, here are their mean and the first 12" in text
+    assert text.count("12 of 30 classes are listed") == 2
+    assert "With so many rows the table has only the main metrics; all are in the metrics.csv" in text
+    assert "data-columns" not in html[html.index("<body>") : html.index("<script>")]
+    assert len(html) < 1_500_000
