@@ -3,9 +3,12 @@
   nnunet_ext convert --list
   nnunet_ext convert covid19_20 SRC --id 115
   nnunet_ext convert chestxr SRC --id 700
+  nnunet_ext convert covid_semiseg SRC --id 201
+  nnunet_ext convert covid_semiseg SRC --id 303 --unlabeled
+  nnunet_ext convert sarcoma_ct SRC --id 301 --slices
 
-CTs get patient-grouped folds, X-rays a labels.csv; both a manifest.json with a hash of every source file. A second run
-does nothing if nothing changed. Bad cases are named with their reasons, and then nothing is written.
+Volumes and slices get patient-grouped folds, X-rays a labels.csv; both a manifest.json with a hash of every source
+file. A second run does nothing if nothing changed. Bad cases are named with their reasons, and then nothing is written.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 from nnunet_ext.utilities.errors import UsageError
 
 HELP = "convert a public data set to nnUNet_raw"
+SPECIAL = ("task", "coronacases_window", "unlabeled", "slices", "window", "ignore_label_headers", "lists")
+"""Options that only some converters take."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +37,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set that differs")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
-    parser.add_argument("--task", help="covid_ct_seg: infection, lung or lung_and_infection [infection]")
+    parser.add_argument(
+        "--task",
+        help="covid_ct_seg: infection, lung or lung_and_infection; covid_semiseg: infection or multiclass [infection]",
+    )
     parser.add_argument(
         "--coronacases-window",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="covid_ct_seg: HU of the values 0 and 255 where Coronacases come in 8 bits [-1250 250]",
+        help="HU of 0 and 255 where Coronacases come in 8 bits; covid_ct_seg: [-1250 250]; covid_semiseg --unlabeled:"
+        " bring them to the window of the labelled slices [leave them as they are]",
+    )
+    parser.add_argument(
+        "--unlabeled", action="store_true", default=None, help="covid_semiseg: the slices without labels instead"
+    )
+    parser.add_argument(
+        "--slices", action="store_true", default=None, help="sarcoma_ct: 2D slices that hold tumour instead of volumes"
+    )
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="sarcoma_ct --slices: HU of the grey values 0 and 255 [-1250 250, a lung window]",
+    )
+    parser.add_argument(
+        "--ignore-label-headers",
+        action="store_true",
+        default=None,
+        help="lits, msd: masks take the header of their image, whatever their own says",
     )
     parser.add_argument("--lists", type=Path, metavar="FOLDER", help="chestxray14, chestxr: folder of split lists")
 
@@ -50,20 +78,19 @@ def run(args: argparse.Namespace) -> int:
 
     if args.list:
         for name in CONVERTERS:
-            print(f"{name:14}{converter(name).HELP}")
+            print(f"{name:24}{converter(name).HELP}")
         return 0
     if args.dataset is None or args.source is None or args.id is None:
         raise UsageError("convert needs DATASET SRC --id ID (nnunet_ext convert --list shows the data sets)")
     module = converter(args.dataset)
-    options = {
-        key: getattr(args, key) for key in ("task", "coronacases_window", "lists") if getattr(args, key) is not None
-    }
+    options = {key: getattr(args, key) for key in SPECIAL if getattr(args, key) is not None}
     for key in options:
         if key not in module.OPTIONS:
             raise UsageError(f"--{key.replace('_', '-')} does not apply to {args.dataset}")
+    conversion = module.plan(args.source, **options)
     outcome = convert(
-        module.plan(args.source, **options),
-        full_name(args.id, args.name or module.NAME),
+        conversion,
+        full_name(args.id, args.name or conversion.name or module.NAME),
         holdout=args.holdout,
         processes=args.processes,
         overwrite=args.overwrite,
@@ -76,15 +103,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(folder: Path, written: bool, manifest: dict[str, Any], dataset_id: int) -> None:
+    from nnunet_ext.utilities.datasets import relations
+    from nnunet_ext.utilities.files import load_json
+
     if not written:
         print(f"{folder} is up to date: sources and options have not changed")
         return
     splits = [entry["split"] for entry in manifest["cases"].values()]
     counts = ", ".join(f"{splits.count(split)} {split}" for split in ("train", "val", "test") if split in splits)
-    print(f"wrote {folder}: {counts}")
+    slices = sum(entry.get("slices", 0) for entry in manifest["cases"].values())
+    print(f"wrote {folder}: {counts}" + (f" ({slices} slices)" if slices else ""))
     for name, entry in manifest["skipped"].items():
         print(f"  skipped {name}: {entry['reason']}")
-    if (folder / "splits_final.json").is_file():
+    if relations(load_json(folder / "dataset.json")).get("labels") == "none":
+        print(f"next: nnunet_ext link TARGET --unlabeled {dataset_id}")
+    elif (folder / "splits_final.json").is_file():
         print(f"next: nnUNetv2_plan_and_preprocess -d {dataset_id} --verify_dataset_integrity")
     else:
         print(f"next: nnunet_ext link TARGET --xray {dataset_id}")

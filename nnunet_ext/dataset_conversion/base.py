@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +28,10 @@ class BadCaseError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One CT with or without its label map, or one X-ray with its classes.
+    """One volume or slice with or without its label map, or one X-ray with its classes.
 
-    `split` is what the source says; CTs know only train and test. A `problem` found while planning, such as a missing
-    label file, makes this a bad case that is never opened.
+    `split` is what the source says; volumes and slices know only train and test. A `problem` found while planning, such
+    as a missing label file, makes this a bad case that is never opened.
     """
 
     name: str
@@ -72,7 +72,9 @@ class Conversion:
     options: dict[str, Any] = field(default_factory=dict)
     tables: tuple[Path, ...] = ()
     folds: Callable[[dict[str, str]], list[dict[str, list[str]]]] | None = None
-    """CT only: case name -> patient of the training cases, to the content of ``splits_final.json``."""
+    """With label maps only: training case -> patient, to the content of ``splits_final.json``."""
+    name: str | None = None
+    """Default name of the data set where source or options decide; else the converter's ``NAME``."""
 
     def relative(self, path: Path) -> str:
         """How the manifest names a source file: its path below the source folder, or its own path outside of it."""
@@ -103,6 +105,30 @@ def case_name(path: Path) -> str:
 def nifti_files(folder: Path) -> list[Path]:
     """The visible ``.nii`` and ``.nii.gz`` files of one folder, sorted."""
     return sorted(f for f in folder.iterdir() if f.name.endswith((".nii.gz", ".nii")) and not f.name.startswith("."))
+
+
+def paired(
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    *,
+    split: Split = "train",
+    patient: Callable[[str], str] = str,
+    no_label: str,
+    no_image: str,
+) -> list[Case]:
+    """One case for every name in `images` or `labels`.
+
+    `patient` gives the patient of a case name (each its own by default). Where one of the two is missing the case is
+    bad, for the reason `no_label` or `no_image`.
+    """
+    cases = []
+    for name in sorted({*images, *labels}):
+        image, label = images.get(name), labels.get(name)
+        problem = no_image if image is None else no_label if label is None else None
+        first, second = (image, label) if image is not None else (label, None)
+        assert first is not None
+        cases.append(Case(name, patient(name), split, first, second, problem=problem))
+    return cases
 
 
 def list_file(folder: Path, split: Split, suffix: str) -> Path:

@@ -1,18 +1,21 @@
-"""CT data sets for nnU-Net: what is checked in a case and what is written."""
+"""CT and other volumes for nnU-Net: what is checked in a case and what is written."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from SimpleITK import (
+    DICOMOrient,
+    DICOMOrientImageFilter,
     GetArrayViewFromImage,
     GetImageFromArray,
     Image,
@@ -32,68 +35,122 @@ ROUNDING = 1e-5
 Rescale = Callable[[str, npt.NDArray[Any]], tuple[npt.NDArray[Any], str]]
 """(case name, voxel values) -> (values in HU, what was done); raises BadCaseError."""
 
+LabelHeader = Literal["check", "reorient", "ignore"]
+"""Headers of image and label map must agree; or may differ in the order and sense of the axes, and the label map's
+voxels are then put in the image's order; or do not matter, because the voxels are known to be in the same order."""
 
-def process_ct(case: Case, folder: Path, *, num_labels: int, rescale: Rescale | None = None) -> Entry:
-    """Check one CT and its label map, and write both below `folder` in nnU-Net's layout.
 
-    The image keeps data type and geometry (a ``.nii.gz`` is linked, not rewritten) unless `rescale` changes its values.
-    The label map becomes uint8 on exactly the image's geometry; it is never resampled.
+@dataclass(frozen=True)
+class Volume:
+    """A checked case: its channels, its label map on exactly their grid, and what the manifest says so far."""
+
+    channels: list[Image]
+    label: npt.NDArray[np.uint8] | None
+    entry: Entry
+
+
+def process_ct(
+    case: Case,
+    folder: Path,
+    *,
+    num_labels: int,
+    num_channels: int = 1,
+    rescale: Rescale | None = None,
+    label_header: LabelHeader = "check",
+) -> Entry:
+    """Check one volume and its label map, and write both below `folder` in nnU-Net's layout.
+
+    The image keeps data type and geometry (a ``.nii.gz`` of one channel is linked, not rewritten) unless `rescale`
+    changes its values. The label map becomes uint8 on exactly the image's geometry; it is never resampled.
 
     Args:
         case: its image and, if there is one, its label map.
         folder: the data set under construction.
         num_labels: labels are 0 .. num_labels - 1.
-        rescale: brings the intensities to HU, for sources that need it.
+        num_channels: above 1 the image has four dimensions, the last of which is the channel.
+        rescale: brings the intensities to HU, for CT sources that need it.
+        label_header: what happens where the headers of image and label map differ.
 
     Returns: shape (voxels, z y x), spacing (mm, z y x), voxels per label, header fixes, intensity, files.
 
     Raises:
         BadCaseError: unreadable, NaN or infinite, empty, shape or geometry mismatch, label out of range.
     """
-    image = _read(case.image, "image")
-    values = GetArrayViewFromImage(image)
-    _check_not_empty(values)
-    entry: Entry = {"shape": list(values.shape), "spacing": list(image.GetSpacing()[::-1])}
+    volume = read_volume(case, num_labels=num_labels, num_channels=num_channels, label_header=label_header)
+    image, entry = volume.channels[0], volume.entry
     rescaled = None
     if rescale is not None:
-        rescaled, entry["intensity"] = rescale(case.name, values)
-    label = None
-    if case.label is not None:
-        label_image = _read(case.label, "label")
-        fixes = _compare_geometry(image, label_image)
-        label = _checked_label(GetArrayViewFromImage(label_image), num_labels)
-        entry["label_voxels"] = {str(i): int(np.count_nonzero(label == i)) for i in range(num_labels)}
-        if fixes:
-            entry["header_copied_from_image"] = fixes
+        rescaled, entry["intensity"] = rescale(case.name, GetArrayViewFromImage(image))
 
     part = "Ts" if case.split == "test" else "Tr"
-    image_file = folder / f"images{part}" / f"{case.name}_0000{FILE_ENDING}"
-    if rescaled is None and case.image.name.endswith(FILE_ENDING):
-        place(case.image, image_file)
+    image_files = [
+        folder / f"images{part}" / f"{case.name}_{index:04d}{FILE_ENDING}" for index in range(len(volume.channels))
+    ]
+    if rescaled is not None:
+        _write(_like(image, rescaled), image_files[0])
+    elif num_channels == 1 and case.image.name.endswith(FILE_ENDING):
+        place(case.image, image_files[0])
     else:
-        _write(image if rescaled is None else _like(image, rescaled), image_file)
-    entry["files"] = [image_file.relative_to(folder).as_posix()]
-    if label is not None:
+        for channel, image_file in zip(volume.channels, image_files, strict=True):
+            _write(channel, image_file)
+    entry["files"] = [image_file.relative_to(folder).as_posix() for image_file in image_files]
+    if volume.label is not None:
         label_file = folder / f"labels{part}" / f"{case.name}{FILE_ENDING}"
-        _write(_like(image, label), label_file)
+        _write(_like(image, volume.label), label_file)
         entry["files"].append(label_file.relative_to(folder).as_posix())
     return entry
 
 
+def read_volume(case: Case, *, num_labels: int, num_channels: int = 1, label_header: LabelHeader = "check") -> Volume:
+    """Read and check one case; arguments and errors are those of `process_ct`."""
+    channels = _read_channels(case.image, num_channels)
+    image = channels[0]
+    values = GetArrayViewFromImage(image)
+    entry: Entry = {"shape": list(values.shape), "spacing": list(image.GetSpacing()[::-1])}
+    if case.label is None:
+        return Volume(channels, None, entry)
+    label_image = _read(case.label, "label")
+    if label_header == "reorient":
+        orientation = _orientation(image)
+        if _orientation(label_image) != orientation:
+            entry["label_reoriented"] = f"{_orientation(label_image)} to {orientation}"
+            label_image = DICOMOrient(label_image, orientation)
+    fixes = _compare_geometry(image, label_image, ignore=label_header == "ignore")
+    label = _checked_label(GetArrayViewFromImage(label_image), num_labels)
+    entry["label_voxels"] = {str(i): int(np.count_nonzero(label == i)) for i in range(num_labels)}
+    if fixes:
+        entry["header_copied_from_image"] = fixes
+    return Volume(channels, label, entry)
+
+
 def finish_ct(folder: Path, conversion: Conversion, entries: dict[str, Entry]) -> None:
-    """Write dataset.json (one CT channel) and splits_final.json (folds of the training cases)."""
+    """Write dataset.json (one CT channel unless the conversion names others) and splits_final.json (training cases)."""
     training = {name: entry["patient"] for name, entry in entries.items() if entry["split"] != "test"}
     assert conversion.folds is not None
     save_json(conversion.folds(training), folder / "splits_final.json")
-    content = {"channel_names": {"0": "CT"}, "numTraining": len(training), "file_ending": FILE_ENDING}
-    save_json(conversion.dataset_json | content, folder / "dataset.json")
+    content = {"numTraining": len(training), "file_ending": FILE_ENDING}
+    save_json({"channel_names": {"0": "CT"}} | conversion.dataset_json | content, folder / "dataset.json")
 
 
-def _read(path: Path, what: str) -> Image:
-    """A three-dimensional scalar image.
+def _read_channels(path: Path, number: int) -> list[Image]:
+    """The channels of an image, three-dimensional each; BadCaseError if their number is another or one is empty."""
+    if number == 1:
+        channels = [_read(path, "image")]
+    else:
+        image = _read(path, "image", dimensions=4)
+        if image.GetSize()[3] != number:
+            raise BadCaseError(f"image {path.name} has {image.GetSize()[3]} channels, not {number}")
+        channels = [image[:, :, :, index] for index in range(number)]
+    for channel in channels:
+        _check_not_empty(GetArrayViewFromImage(channel))
+    return channels
+
+
+def _read(path: Path, what: str, dimensions: int = 3) -> Image:
+    """A scalar image.
 
     Raises:
-        BadCaseError: truncated or otherwise unreadable, not three-dimensional, NaN or infinite voxels.
+        BadCaseError: truncated or otherwise unreadable, other dimensions, NaN or infinite voxels.
     """
     try:
         if path.name.endswith(".gz"):
@@ -102,10 +159,11 @@ def _read(path: Path, what: str) -> Image:
         non_finite = _count_non_finite(path) if image.GetPixelID() in (sitkFloat32, sitkFloat64) else 0
     except (RuntimeError, OSError, EOFError, zlib.error, ImageFileError) as error:
         raise BadCaseError(f"{what} {path.name} is unreadable ({str(error).strip().splitlines()[-1]})") from None
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+    if image.GetDimension() != dimensions or image.GetNumberOfComponentsPerPixel() != 1:
         channels = image.GetNumberOfComponentsPerPixel()
         raise BadCaseError(
-            f"{what} {path.name} has size {image.GetSize()} and {channels} channels, not 3 dimensions and 1"
+            f"{what} {path.name} has size {image.GetSize()} and {channels} values per voxel,"
+            f" not {dimensions} dimensions and 1"
         )
     if non_finite:
         raise BadCaseError(f"{what} {path.name} holds {non_finite} voxels that are NaN or infinite")
@@ -130,8 +188,15 @@ def _check_not_empty(values: npt.NDArray[Any]) -> None:
         raise BadCaseError(f"image is empty: every voxel is {values.min()}")
 
 
-def _compare_geometry(image: Image, label: Image) -> list[str]:
+def _orientation(image: Image) -> str:
+    """Where the axes point, such as ``LPS``."""
+    return str(DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection()))
+
+
+def _compare_geometry(image: Image, label: Image, ignore: bool = False) -> list[str]:
     """The header fields in which the label differs by less than a tenth of a voxel: to be copied from the image.
+
+    With `ignore` a difference may be of any size.
 
     Raises:
         BadCaseError: another shape, or a difference that moves a voxel by more than that.
@@ -149,7 +214,7 @@ def _compare_geometry(image: Image, label: Image) -> list[str]:
     for name, tolerance in tolerances.items():
         ours, theirs = (np.array(getattr(x, f"Get{name}")()) for x in (image, label))
         difference = np.abs(ours - theirs).max()
-        if difference > tolerance:
+        if difference > tolerance and not ignore:
             raise BadCaseError(f"{name.lower()} mismatch: image {_show(ours)}, label {_show(theirs)}")
         if difference > ROUNDING:
             fixes.append(name.lower())

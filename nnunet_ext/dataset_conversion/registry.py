@@ -11,6 +11,11 @@ from nnunet_ext.utilities.errors import UsageError
 CONVERTERS = {
     "covid19_20": "nnunet_ext.dataset_conversion.covid19_20",
     "covid_ct_seg": "nnunet_ext.dataset_conversion.covid_ct_seg",
+    "covid_semiseg": "nnunet_ext.dataset_conversion.covid_semiseg",
+    "lits": "nnunet_ext.dataset_conversion.lits",
+    "msd": "nnunet_ext.dataset_conversion.msd",
+    "nsclc_pleural_effusion": "nnunet_ext.dataset_conversion.nsclc_pleural_effusion",
+    "sarcoma_ct": "nnunet_ext.dataset_conversion.sarcoma_ct",
     "chestxray14": "nnunet_ext.dataset_conversion.chestxray14",
     "chestxr": "nnunet_ext.dataset_conversion.chestxr",
 }

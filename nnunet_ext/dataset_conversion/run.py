@@ -21,6 +21,8 @@ from nnunet_ext.utilities.parallel import run_parallel
 
 MANIFEST = "manifest.json"
 SPLITS = "splits_final.json"
+OF_CONVERTERS = ("classification", "labels")
+"""What converters, not ``nnunet_ext link``, write beside the relations in dataset.json."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,10 +226,11 @@ def _unchanged_manifest(
 
 
 def _keep_relations(target: Path, folder: Path) -> None:
-    """Carry what ``nnunet_ext link`` wrote over to the new dataset.json."""
+    """Carry what ``nnunet_ext link`` wrote over to the new dataset.json; what a converter says, it says anew."""
     if (target / "dataset.json").is_file():
         content = load_json(folder / "dataset.json")
-        merged = relations(load_json(target / "dataset.json")) | relations(content)
+        old = relations(load_json(target / "dataset.json"))
+        merged = {kind: value for kind, value in old.items() if kind not in OF_CONVERTERS} | relations(content)
         if merged:
             save_json(content | {RELATIONS_KEY: merged}, folder / "dataset.json")
 

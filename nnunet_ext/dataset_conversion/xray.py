@@ -21,6 +21,17 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+def read_picture(path: Path, what: str) -> Image.Image:
+    """A PNG or JPEG file, decoded completely; BadCaseError that says `what` if it is unreadable."""
+    try:
+        with Image.open(path) as file:
+            picture: Image.Image = file
+            picture.load()
+        return picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadCaseError(f"unreadable {what} ({error})") from None
+
+
 def process_xray(case: Case, folder: Path) -> Entry:
     """Decode one X-ray completely and link it into ``imagesTr``, unchanged.
 
@@ -29,16 +40,18 @@ def process_xray(case: Case, folder: Path) -> Entry:
     Raises:
         BadCaseError: missing, truncated or otherwise unreadable, or one grey value everywhere.
     """
-    try:
-        with Image.open(case.image) as image:
-            size, mode, extrema = image.size, image.mode, image.getextrema()  # decodes every pixel
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadCaseError(f"unreadable image ({error})") from None
+    image = read_picture(case.image, "image")
+    extrema = image.getextrema()
     if all(low == high for low, high in (extrema if isinstance(extrema[0], tuple) else (extrema,))):
         raise BadCaseError("image is empty: every pixel has the same value")
     place(case.image, folder / "imagesTr" / case.name)
     classes = list(case.classes or ())
-    return {"shape": [size[1], size[0]], "mode": mode, "classes": classes, "files": [f"imagesTr/{case.name}"]}
+    return {
+        "shape": [image.height, image.width],
+        "mode": image.mode,
+        "classes": classes,
+        "files": [f"imagesTr/{case.name}"],
+    }
 
 
 def finish_xray(folder: Path, conversion: Conversion, entries: dict[str, Entry]) -> None:

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK
+from PIL import Image
 
 from nnunet_ext.cli.main import main
 
@@ -39,7 +40,37 @@ def make_source(folder, shape=(3, 5, 4), number=3):
 def test_list(capsys):
     assert main(["convert", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["covid19_20", "covid_ct_seg", "chestxray14", "chestxr"]
+    assert [line.split()[0] for line in lines] == [
+        *("covid19_20", "covid_ct_seg", "covid_semiseg", "lits", "msd", "nsclc_pleural_effusion", "sarcoma_ct"),
+        *("chestxray14", "chestxr"),
+    ]
+    assert all("  " in line.strip() for line in lines)  # name and description apart
+
+
+def test_slices_without_labels_are_to_be_linked(folders, capsys):
+    source = folders / "source" / "TrainingSet" / "LungInfection-Train" / "Pseudo-label" / "Imgs"
+    source.mkdir(parents=True)
+    for patient in "ab":
+        values = np.random.default_rng(0).integers(0, 256, (5, 4), dtype=np.uint8)
+        Image.fromarray(values).save(source / f"{patient}_1.jpg")
+    assert main(["convert", "covid_semiseg", str(folders / "source"), "--id", "303", "--unlabeled", "-np", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "Dataset303_COVIDSemiSegUnlabeled: 2 train\n" in out
+    assert out.endswith("next: nnunet_ext link TARGET --unlabeled 303\n")
+
+
+def test_several_slices_of_a_volume_are_counted(folders, capsys):
+    for patient in "ab":
+        for kind in ("image", "mask"):
+            path = folders / "source" / patient / f"CT_{kind}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            values = np.arange(24).reshape(3, 4, 2) > 12  # the last two slices
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values.astype(np.uint8)), str(path))
+    command = ["convert", "sarcoma_ct", str(folders / "source"), "--id", "301", "-np", "1"]
+    assert main([*command, "--slices", "--window", "0", "1", "--name", "Mine"]) == 0
+    out = capsys.readouterr().out
+    assert "Dataset301_Mine: 2 train (4 slices)" in out
+    assert "next: nnUNetv2_plan_and_preprocess -d 301 --verify_dataset_integrity" in out
 
 
 def test_convert_then_nothing_to_do(folders, capsys):
@@ -82,6 +113,10 @@ def test_skipped_cases_are_reported(folders, capsys):
         (["covid19_20", "src", "--id", "1", "--task", "lung"], "--task does not apply to covid19_20"),
         (["chestxr", "src", "--id", "1", "--coronacases-window", "-1000", "1"], "--coronacases-window does not apply"),
         (["covid_ct_seg", "src", "--id", "1", "--lists", "x"], "--lists does not apply to covid_ct_seg"),
+        (["covid_ct_seg", "src", "--id", "1", "--unlabeled"], "--unlabeled does not apply to covid_ct_seg"),
+        (["lits", "src", "--id", "1", "--slices"], "--slices does not apply to lits"),
+        (["sarcoma_ct", "src", "--id", "1", "--window", "0", "1"], "give --slices as well"),
+        (["chestxr", "src", "--id", "1", "--ignore-label-headers"], "--ignore-label-headers does not apply to chestxr"),
     ],
 )
 @pytest.mark.usefixtures("folders")

@@ -115,6 +115,68 @@ def test_image_of_four_dimensions(tmp_path):
         process(Case("a", "a", "test", tmp_path / "a.nii.gz"), tmp_path / "out")
 
 
+def test_channels_are_split_as_nnunet_does(tmp_path, pair, ct):
+    from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
+
+    case = pair(direction=(0, 1, 0, -1, 0, 0, 0, 0, 1))
+    frames = [ct(seed)[0] for seed in (0, 1)]
+    image = SimpleITK.JoinSeries([SimpleITK.GetImageFromArray(frame) for frame in frames])
+    image.SetSpacing((0.75, 0.75, 5.0, 1.0))
+    image.SetOrigin((1.0, -2.0, 3.0, 0.0))
+    image.SetDirection((0, 1, 0, 0, -1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1))
+    SimpleITK.WriteImage(image, str(case.image))
+    entry = process(case, tmp_path / "out", num_channels=2)
+    assert entry["files"] == ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"]
+    (tmp_path / "theirs").mkdir()
+    split_4d_nifti(str(case.image), str(tmp_path / "theirs"))
+    for index, frame in enumerate(frames):
+        ours = SimpleITK.ReadImage(str(tmp_path / "out" / entry["files"][index]))
+        theirs = SimpleITK.ReadImage(str(tmp_path / "theirs" / f"a_ct_{index:04d}.nii.gz"))
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(ours), frame)
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(theirs), frame)
+        for field in ("Spacing", "Origin", "Direction"):
+            assert getattr(ours, f"Get{field}")() == pytest.approx(getattr(theirs, f"Get{field}")())
+    with pytest.raises(BadCaseError, match="has 2 channels, not 4"):
+        process(case, tmp_path / "out", num_channels=4)
+    with pytest.raises(BadCaseError, match="not 4 dimensions"):
+        process(pair(), tmp_path / "out", num_channels=2)
+
+
+def test_empty_channel(tmp_path, ct):
+    frames = [SimpleITK.GetImageFromArray(frame) for frame in (ct(0)[0], np.zeros((4, 8, 6), np.int16))]
+    SimpleITK.WriteImage(SimpleITK.JoinSeries(frames), str(tmp_path / "a.nii.gz"))
+    with pytest.raises(BadCaseError, match="image is empty"):
+        process(Case("a", "a", "test", tmp_path / "a.nii.gz"), tmp_path / "out", num_channels=2)
+
+
+def test_label_with_flipped_axes_is_put_in_the_order_of_the_image(tmp_path, pair, ct):
+    # The last voxel along y and z is the first of the flipped label: y -2 + 7 * 0.75, z 3 + 3 * 5.
+    mask = ct(0)[1]
+    header = {"origin": (1.0, 3.25, 18.0), "direction": (1, 0, 0, 0, -1, 0, 0, 0, -1)}
+    case = pair(label=mask[::-1, ::-1], **header)
+    with pytest.raises(BadCaseError, match="mismatch"):
+        process(case, tmp_path / "strict")
+    entry = process(case, tmp_path / "out", label_header="reorient")
+    assert entry["label_reoriented"] == "LAI to LPS" and "header_copied_from_image" not in entry
+    image, label = (SimpleITK.ReadImage(str(tmp_path / "out" / file)) for file in entry["files"])
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(label), mask)
+    assert label.GetDirection() == image.GetDirection()
+    with pytest.raises(BadCaseError, match="origin mismatch"):
+        process(pair(label=mask, origin=(1.0, 3.25, 18.0)), tmp_path / "out", label_header="reorient")
+
+
+def test_label_header_can_be_ignored(tmp_path, pair, ct):
+    mask = ct(0)[1]
+    case = pair(label=mask, spacing=(1.0, 1.0, 1.0), origin=(1.0, 1.0, 1.0), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    entry = process(case, tmp_path / "out", label_header="ignore")
+    assert entry["header_copied_from_image"] == ["spacing", "origin", "direction"]
+    image, label = (SimpleITK.ReadImage(str(tmp_path / "out" / file)) for file in entry["files"])
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(label), mask)
+    assert label.GetSpacing() == image.GetSpacing() and label.GetDirection() == image.GetDirection()
+    with pytest.raises(BadCaseError, match="shape mismatch"):
+        process(pair(label=mask[1:]), tmp_path / "out", label_header="ignore")
+
+
 def test_unreadable_image(tmp_path, pair):
     case = pair()
     case.image.write_bytes(gzip.compress(b"no image"))
