@@ -54,8 +54,13 @@ class Workspace:
         return self.root / "nnUNet_raw" / self.target
 
 
-def write_toy_ct(folder: Path, num_cases: int = 5) -> None:
-    """Noise with a bright box (label 1) of varying place, 16 x 36 x 32 voxels at 3 x 1.5 x 1.5 mm."""
+def write_toy_ct(
+    folder: Path, num_cases: int = 5, name: str = "toy", labelled: bool = True, flat: bool = False
+) -> None:
+    """Noise with a bright box (label 1) of varying place, 16 x 36 x 32 voxels at 3 x 1.5 x 1.5 mm.
+
+    Cases are called ``{name}_000``, ...; `labelled`: with labelsTr; `flat`: 2D images, a slice through each box.
+    """
     for sub in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / sub).mkdir(parents=True)
     for case in range(num_cases + 1):
@@ -66,15 +71,15 @@ def write_toy_ct(folder: Path, num_cases: int = 5) -> None:
         label[z : z + 6, y : y + 12, x : x + 10] = 1
         image[label == 1] += 800
         test = case == num_cases
-        for name, array in (
-            (f"images{'Ts' if test else 'Tr'}/toy_{case:03d}_0000", image),
-            (f"labelsTr/toy_{case:03d}", label),
+        for file, array in (
+            (f"images{'Ts' if test else 'Tr'}/{name}_{case:03d}_0000", image),
+            (f"labelsTr/{name}_{case:03d}", label),
         ):
-            if test and name.startswith("labels"):
+            if file.startswith("labels") and (test or not labelled):
                 continue
-            volume = sitk.GetImageFromArray(array)
-            volume.SetSpacing((1.5, 1.5, 3.0))
-            sitk.WriteImage(volume, folder / f"{name}.nii.gz")
+            volume = sitk.GetImageFromArray(array[z] if flat else array)
+            volume.SetSpacing((1.5, 1.5) if flat else (1.5, 1.5, 3.0))
+            sitk.WriteImage(volume, folder / f"{file}.nii.gz")
     content = {
         "channel_names": {"0": "CT"},
         "labels": {"background": 0, "box": 1},

@@ -1,6 +1,12 @@
 """``nnunet_ext link``: say which other data sets a target learns from, and prepare them.
 
-A relation is one flag: its data is prepared first, then ``dataset.json`` is written.
+A relation is one flag: its data is prepared first, then ``dataset.json`` is written. What is prepared already is left
+alone, and what was interrupted is continued::
+
+    nnunet_ext link 115 --xray 700
+    nnunet_ext link 201 --non-target 301 302 --unlabeled 303 -c 3d_fullres
+
+Non-target and unlabelled data are preprocessed with the plans of the target.
 """
 
 from __future__ import annotations
@@ -10,9 +16,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nnunet_ext.data.linking import LinkedData, RelatedLink
+    from nnunet_ext.data.related_data import Kind
     from nnunet_ext.data.xray_cache import XrayCache
 
-HELP = "link a data set to others that it learns from, e.g. chest X-rays, and prepare those"
+HELP = "link a data set to others that it learns from (X-rays, other lesions, unlabelled images), and prepare those"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +29,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--xray", nargs="+", metavar="ID", help="data sets of X-rays with image-level labels (UCITrainer)"
     )
+    parser.add_argument(
+        "--non-target", nargs="+", metavar="ID", help="data sets of other lesions in the same modality (RDCLTrainer)"
+    )
+    parser.add_argument(
+        "--unlabeled",
+        nargs="+",
+        metavar="ID",
+        help="data sets of further images of the target's own kind; their labels, if any, are not read (RDCLTrainer)",
+    )
+    parser.add_argument(
+        "-c",
+        nargs="+",
+        metavar="CONFIG",
+        help="configurations to preprocess non-target and unlabelled data for (default: those that the target is"
+        " preprocessed for)",
+    )
+    parser.add_argument(
+        "-p",
+        default="nnUNetPlans",
+        metavar="PLANS",
+        help="plans of the target to preprocess them with (default: nnUNetPlans)",
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the cached X-rays in pixels (default: 256)")
-    parser.add_argument("-np", type=int, default=2, metavar="N", help="images to decode at a time (default: 2)")
+    parser.add_argument("-np", type=int, default=2, metavar="N", help="images to work on at a time (default: 2)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,61 +63,65 @@ def run(args: argparse.Namespace) -> int:
     """
     from nnunet_ext.utilities.errors import UsageError
 
-    if not args.xray:
-        raise UsageError("nothing to link; name a relation, e.g.: nnunet_ext link 115 --xray 700")
-    _link_xrays(args)
+    related: dict[Kind, list[str]] = {"non_target": args.non_target or [], "unlabeled": args.unlabeled or []}
+    if not args.xray and not any(related.values()):
+        raise UsageError(
+            "nothing to link; name a relation, e.g.: nnunet_ext link 115 --xray 700, or nnunet_ext link 201"
+            " --non-target 301"
+        )
+    if args.size < 16 or args.np < 1:
+        raise UsageError(f"--size {args.size} must be at least 16 and -np {args.np} at least 1")
+
+    from nnunet_ext.data.linking import check_related, link_related, link_xrays, require_segmentation_target
+    from nnunet_ext.utilities.datasets import dataset_name
+
+    target = dataset_name(args.target)
+    prepared = require_segmentation_target(target)
+    link = check_related(target, related, args.p, args.c) if any(related.values()) else None
+    if args.xray:
+        caches = link_xrays(target, args.xray, args.size, args.np, args.quiet)
+        if not args.quiet:
+            _tell_xrays(target, caches, prepared)
+    if link is not None:
+        linked = link_related(link, args.np, args.quiet)
+        if not args.quiet:
+            _tell_related(link, linked)
     return 0
 
 
-def _link_xrays(args: argparse.Namespace) -> None:
-    from nnunet_ext.data.xray_cache import open_xray_cache
-    from nnunet_ext.data.xray_cache_building import build_xray_cache
-    from nnunet_ext.data.xray_dataset import read_xray_dataset, require_same_classes
-    from nnunet_ext.utilities.datasets import dataset_id, dataset_name, write_relation
-    from nnunet_ext.utilities.errors import UsageError
+def _tell_related(link: RelatedLink, linked: LinkedData) -> None:
+    from nnunet_ext.data.related_data import related_name
+    from nnunet_ext.utilities.datasets import dataset_id
 
-    if args.size < 16 or args.np < 1:
-        raise UsageError(f"--size {args.size} must be at least 16 and -np {args.np} at least 1")
-    target = dataset_name(args.target)
-    prepared = _require_segmentation_target(target)
-    names = list(dict.fromkeys(dataset_name(name) for name in args.xray))
-    require_same_classes([read_xray_dataset(name) for name in names])  # before the long work
-    for name in names:
-        build_xray_cache(name, args.size, args.np, args.quiet)
-    caches = [open_xray_cache(name, args.size) for name in names]
-    require_same_classes(caches)
-    write_relation(target, "xray", [dataset_id(name) for name in names])
+    for dataset in link.datasets:
+        kind = "non-target" if dataset.labelled else "unlabelled, no label is read"
+        print(f"{dataset.name}: {len(dataset.cases)} cases ({kind}), preprocessed as {link.target} is:")
+        for configuration, folder in zip(link.configurations, linked.folders[dataset.name], strict=True):
+            print(f"  {configuration}: {folder}")
+    for warning in linked.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{link.target} now learns from {', '.join(linked.folders)}; next:")
+    plans, configuration = link.plans["plans_name"], link.configurations[0]
+    named = "" if plans == "nnUNetPlans" else f" -p {plans}"
+    for dataset in link.datasets:
+        if dataset.labelled:
+            print(
+                f"  nnUNetv2_train {dataset_id(dataset.name)} {configuration} all -p {related_name(plans, link.target)}"
+                "   # weights for the general encoder (setting general_weights)"
+            )
+    print(f"  nnUNetv2_train {dataset_id(link.target)} {configuration} 0 -tr RDCLTrainer{named}")
 
-    if args.quiet:
-        return
+
+def _tell_xrays(target: str, caches: list[XrayCache], prepared: bool) -> None:
+    from nnunet_ext.utilities.datasets import dataset_id
+
     for cache in caches:
         print(_summary(cache))
         _warn(cache)
-    print(f"{target} now learns from {', '.join(names)}; next:")
+    print(f"{target} now learns from {', '.join(cache.name for cache in caches)}; next:")
     if not prepared:
         print(f"  nnUNetv2_plan_and_preprocess -d {dataset_id(target)} --verify_dataset_integrity")
     print(f"  nnUNetv2_train {dataset_id(target)} 3d_fullres 0 -tr UCITrainer")
-
-
-def _require_segmentation_target(target: str) -> bool:
-    """UsageError unless `target` is a data set to be segmented; returns whether it is preprocessed."""
-    import os
-    from pathlib import Path
-
-    from nnunet_ext.data.xray_dataset import is_xray_dataset
-    from nnunet_ext.utilities.errors import UsageError
-    from nnunet_ext.utilities.files import load_json
-
-    roots = [os.environ.get(variable) for variable in ("nnUNet_raw", "nnUNet_preprocessed")]
-    files = [Path(root) / target / "dataset.json" for root in roots if root]
-    found = [file for file in files if file.is_file()]
-    if not found:
-        raise UsageError(
-            f"{target} has no dataset.json in nnUNet_raw or nnUNet_preprocessed; convert the data set first"
-        )
-    if is_xray_dataset(load_json(found[0])):
-        raise UsageError(f"{target} holds X-rays with image-level labels; name the data set to be segmented as TARGET")
-    return bool(files) and files[-1].is_file()
 
 
 def _summary(cache: XrayCache) -> str:

@@ -2,8 +2,7 @@
 
 The samples of all ranks form one sequence: epoch after epoch, each a fresh permutation of the training images. Rank r
 of R takes the places r, r + R, ... of it, so ranks never share an image within an epoch, and the batches of R ranks
-hold what one rank with the R-fold batch would get. What a place shows is a pure function of (seed, epoch, index), so
-one number, the place reached, is all that a checkpoint needs, and workers change nothing but the speed.
+hold what one rank with the R-fold batch would get. What a place shows is a pure function of (seed, epoch, index).
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from nnunet_ext.data.stream import PlacedStream
 from nnunet_ext.data.xray_augmentation import XrayAugmentation, draw_view, normalise, show
 from nnunet_ext.data.xray_cache import XrayCache
 from nnunet_ext.data.xray_dataset import require_same_classes
@@ -56,22 +54,16 @@ class XrayBatches(Dataset[tuple[Tensor, Tensor]]):
         return normalise(images, self.mean, self.std), self.labels[[index for _, index in samples]]
 
 
-class XrayStream:
+class XrayStream(PlacedStream[tuple[Tensor, Tensor]]):
     """Iterator over (images, labels) as `XrayBatches` gives them; endless.
-
-    Workers start with the first batch. After `close`, another batch would start them anew.
 
     Args:
         caches: X-ray data sets that agree in task and classes; their training images are drawn from.
         batch_size: images per batch; may exceed the number of images.
         patch_size: height and width of the images, pixels.
         seed: of order and augmentation, the same on all ranks.
-        rank: number of this process, below `world_size`.
-        world_size: processes that share the images.
-        num_workers: background processes; 0: the batch is made when it is asked for.
         min_scale, flip, rotation: see `XrayAugmentation`.
-        pin_memory: page-locked batches, for CUDA.
-        start_method: of the workers (fork, spawn, forkserver); none: Python's default.
+        rank, world_size, num_workers, pin_memory, start_method: see `PlacedStream`.
 
     Raises:
         UsageError: data sets that differ in task or classes.
@@ -96,57 +88,22 @@ class XrayStream:
         self.batches = XrayBatches(caches, patch_size, XrayAugmentation(min_scale, flip, rotation), seed)
         self.task, self.classes = caches[0].task, caches[0].classes
         self.mean, self.std = self.batches.mean, self.batches.std
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self.num_workers, self.pin_memory, self.start_method = num_workers, pin_memory, start_method
-        self._position = 0
-        self._iterator: Iterator[Any] | None = None
-
-    def __iter__(self) -> XrayStream:
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        if self._iterator is None:
-            self._iterator = self._start()
-        try:
-            images, labels = next(self._iterator)
-        except (ConnectionError, FileNotFoundError, EOFError) as error:  # a batch of a worker that is no longer there
-            raise RuntimeError(
-                "a DataLoader worker of the X-ray stream was killed, most often for want of memory; lower"
-                " nnUNet_n_proc_DA"
-            ) from error
-        self._position += self.batch_size * self.world_size
-        return images, labels
-
-    def state_dict(self) -> dict[str, int]:
-        """The place reached in the common sequence, and its seed; the same on all ranks."""
-        return {"position": self._position, "seed": self.batches.seed}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at the place, and with the seed, of `state`, also with other workers, ranks or batch size."""
-        self.close()
-        self._position, self.batches.seed = state["position"], state["seed"]
-
-    def close(self) -> None:
-        """Stop the workers, also in the middle of an iteration; a second call does nothing."""
-        iterator, self._iterator = self._iterator, None
-        # A traceback may still hold the iterator, so its own clean-up on deletion could come too late.
-        shut_down = getattr(iterator, "_shutdown_workers", None)
-        if shut_down is not None:
-            with suppress(RuntimeError):  # a worker was killed; the others are stopped all the same
-                shut_down()
-
-    def _start(self) -> Iterator[Any]:
-        places = itertools.count(self._position + self.rank, self.world_size)
-        loader = DataLoader(
+        super().__init__(
             self.batches,
-            batch_size=None,
-            sampler=_batches(places, self.batch_size, self.batches.seed, len(self.batches)),
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            multiprocessing_context=self.start_method if self.num_workers else None,
-            generator=torch.Generator(),  # else it would draw from, and so disturb, the training's random numbers
+            batch_size,
+            name="X-ray",
+            rank=rank,
+            world_size=world_size,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            start_method=start_method,
         )
-        return iter(loader)
+
+    def requests(self, places: Iterator[int]) -> Iterator[list[Sample]]:
+        """The samples of one batch after the other."""
+        while True:
+            batch = itertools.islice(places, self.places_per_batch)
+            yield [sample_at(place, self.batches.seed, len(self.batches)) for place in batch]
 
 
 def sample_at(place: int, seed: int, num_images: int) -> Sample:
@@ -167,11 +124,6 @@ def pooled_mean_and_std(caches: Sequence[XrayCache]) -> tuple[float, float]:
     means, stds = (np.array([getattr(cache, name) for cache in caches]) for name in ("mean", "std"))
     mean = float(np.average(means, weights=counts))
     return mean, math.sqrt(np.average(stds**2 + (means - mean) ** 2, weights=counts))
-
-
-def _batches(places: Iterator[int], batch_size: int, seed: int, num_images: int) -> Iterator[list[Sample]]:
-    while True:
-        yield [sample_at(place, seed, num_images) for place in itertools.islice(places, batch_size)]
 
 
 def _generator(purpose: int, seed: int, *numbers: int) -> np.random.Generator:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from toy import Workspace, command, write_toy_ct
 
 from nnunet_ext.cli import link
 from nnunet_ext.utilities.errors import UsageError
@@ -133,3 +134,48 @@ def test_no_nnunet_folders(root, monkeypatch):
     monkeypatch.delenv("nnUNet_preprocessed")
     with pytest.raises(UsageError, match="nnUNet_preprocessed is not set"):
         run("115", "--xray", "700")
+
+
+def test_links_other_lesions_and_unlabelled_images_by_the_command(workspace: Workspace):
+    raw = workspace.root / "nnUNet_raw"
+    write_toy_ct(raw / "Dataset996_Lesions", 2, name="lesion")
+    write_toy_ct(raw / "Dataset995_More", 1, name="more", labelled=False)
+    arguments = ("link", 998, "--non-target", 996, "--unlabeled", 995, "-c", "3d_fullres", "-p", "nnUNetPlans_tiny")
+    output = command("nnunet_ext", *arguments, "-np", 2).stdout
+    folder = workspace.root / "nnUNet_preprocessed"
+    assert (
+        "Dataset996_Lesions: 2 cases (non-target), preprocessed as Dataset998_Toy is:\n"
+        f"  3d_fullres: {folder}/Dataset996_Lesions/nnUNetPlans_3d_fullres_of_998\n"
+        "Dataset995_More: 1 cases (unlabelled, no label is read), preprocessed as Dataset998_Toy is:\n"
+    ) in output
+    assert output.endswith(
+        "  nnUNetv2_train 996 3d_fullres all -p nnUNetPlans_tiny_of_998"
+        "   # weights for the general encoder (setting general_weights)\n"
+        "  nnUNetv2_train 998 3d_fullres 0 -tr RDCLTrainer -p nnUNetPlans_tiny\n"
+    )
+    for file in (workspace.raw / "dataset.json", workspace.preprocessed / "dataset.json"):
+        assert json.loads(file.read_text())["nnunet_ext"] == {"xray": [997], "non_target": [996], "unlabeled": [995]}
+    cases = sorted(file.name for file in (folder / "Dataset995_More/nnUNetPlans_3d_fullres_of_998").iterdir())
+    assert cases == ["more_000.b2nd", "more_000.pkl", "more_000_seg.b2nd"]
+
+    again = command("nnunet_ext", *arguments, "--quiet")
+    assert (again.stdout, again.stderr) == ("", "")
+    refused = command("nnunet_ext", "link", 998, "--non-target", 998, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("nnunet_ext link: error: --non-target 998: Dataset998_Toy is the target itself")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_linked_data_train_by_the_hosts_command_with_the_plans_of_the_target(workspace: Workspace):
+    """What gives the general encoder its weights: an ordinary run on the non-target data."""
+    write_toy_ct(workspace.root / "nnUNet_raw" / "Dataset996_Lesions", 2, name="lesion")
+    command("nnunet_ext", "link", 998, "--non-target", 996, "-p", "nnUNetPlans_plain", "--quiet")
+    plans = ("-d", 996, "-p", "nnUNetPlans_plain_of_998", "-tr", "BaselineTrainer", "--name", "short", "--quiet")
+    lengths = ("num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1")
+    command("nnunet_ext", "plan", *plans, "--set", *lengths)
+    name = "nnUNetPlans_plain_of_998_short"
+    command("nnUNetv2_train", 996, "3d_fullres", "all", "-tr", "BaselineTrainer", "-p", name, "-device", "cpu")
+    model = workspace.root / f"nnUNet_results/Dataset996_Lesions/BaselineTrainer__{name}__3d_fullres"
+    assert (model / "fold_all/checkpoint_final.pth").is_file()
+    assert (model / "fold_all/validation/summary.json").is_file()
