@@ -1,6 +1,7 @@
 """Show a trainer's network before paying for it: parameters, GFLOP, saved activations, shapes.
 
 nnunet_ext inspect -tr UCITrainer --paper
+nnunet_ext inspect -tr RDCLTrainer --paper 2d
 nnunet_ext inspect -tr UCITrainer -d 115 -c 3d_fullres -p nnUNetPlans --json
 """
 
@@ -18,7 +19,13 @@ HELP = "show a trainer's network: parameters, GFLOP, memory, shapes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A trainer, and either the paper's sizes or a plan."""
     parser.add_argument("-tr", required=True, choices=list(SETTINGS), help="trainer")
-    parser.add_argument("--paper", action="store_true", help="the paper's own sizes and literal settings")
+    parser.add_argument(
+        "--paper",
+        nargs="?",
+        const="3d",
+        choices=("3d", "2d"),
+        help="the paper's own sizes and literal settings, of its 3D network or, where it has one, its 2D network [3d]",
+    )
     parser.add_argument("-d", help="data set name or ID")
     parser.add_argument("-c", default="3d_fullres", help="configuration [3d_fullres]")
     parser.add_argument("-p", default="nnUNetPlans", help="plans [nnUNetPlans]")
@@ -30,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report of one network."""
-    if args.paper == (args.d is not None):
+    if (args.paper is None) == (args.d is None):
         raise UsageError("inspect needs either --paper or -d DATASET")
     import torch
 
@@ -39,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     trainer = trainer_class(args.tr)
     with torch.device("meta"):
         if args.paper:
-            report = trainer.inspect_paper(args.classes)
+            inspect = trainer.inspect_paper if args.paper == "3d" else trainer.inspect_paper_2d
+            report = inspect(args.classes)
         else:
             from nnunet_ext.utilities.datasets import preprocessed_folder
             from nnunet_ext.utilities.files import load_json

@@ -10,7 +10,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-HOMES = {"BaselineTrainer": "nnunet_ext.trainers.baseline", "UCITrainer": "nnunet_ext.trainers.uci"}
+HOMES = {
+    "BaselineTrainer": "nnunet_ext.trainers.baseline",
+    "RDCLTrainer": "nnunet_ext.trainers.rdcl",
+    "UCITrainer": "nnunet_ext.trainers.uci",
+}
 
 
 def __getattr__(name: str) -> Any:

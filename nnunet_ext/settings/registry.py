@@ -9,6 +9,7 @@ from nnunet_ext.utilities.errors import UsageError
 
 SETTINGS = {
     "UCITrainer": ("nnunet_ext.settings.uci", "UCISettings"),
+    "RDCLTrainer": ("nnunet_ext.settings.rdcl", "RDCLSettings"),
     "BaselineTrainer": ("nnunet_ext.settings.baseline", "BaselineSettings"),
 }
 

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunet_ext.settings.base import PLANS_KEY
@@ -89,10 +90,9 @@ def _forward_cost(network: nn.Module, inputs: Mapping[str, Tensor]) -> ForwardCo
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
         output = network(**inputs)
-    outputs = output if isinstance(output, list | tuple) else [output]
     return ForwardCost(
         input={name: list(tensor.shape) for name, tensor in inputs.items()},
-        output=[list(tensor.shape) for tensor in outputs],
+        output=[list(tensor.shape) for tensor in tree_leaves(output)],
         gflop=counter.get_total_flops() / 1e9,
         saved_megabytes=sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) / 2**20,
     )
@@ -152,3 +152,8 @@ class Inspectable:
     def inspect_paper(cls, num_image_classes: int | None = None) -> NetworkReport:  # noqa: ARG003
         """Cost of the paper's own network; call it under ``torch.device("meta")``."""
         raise UsageError(f"{cls.__name__} follows no paper's network; give -d, -c and -p instead of --paper")
+
+    @classmethod
+    def inspect_paper_2d(cls, num_image_classes: int | None = None) -> NetworkReport:  # noqa: ARG003
+        """Cost of the paper's own 2D network; call it under ``torch.device("meta")``."""
+        raise UsageError(f"{cls.__name__} follows no paper's 2D network; leave 2d out, or give -d, -c and -p")
