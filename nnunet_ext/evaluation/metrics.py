@@ -139,15 +139,15 @@ def mask_metrics(
     counts = count_voxels(reference, prediction, ignored)
     if ignored is not None:
         reference, prediction = reference & ~ignored, prediction & ~ignored
-    for box in find_objects((reference | prediction).view(np.uint8)):  # one, or none if both are empty
-        reference, prediction = reference[box], prediction[box]
     reference_empty, prediction_empty = counts.TP + counts.FN == 0, counts.TP + counts.FP == 0
     if reference_empty or prediction_empty:
         surface = empty_surface_metrics(reference_empty, prediction_empty)
     else:
         distances = surface_distances(reference, prediction, spacing, surface_definition)
         surface = surface_metrics(distances, tolerance_mm, surface_definition)
-    lesions = count_lesions(reference, prediction)
+    # The surfaces need the whole arrays: in a crop, a lesion of one slice would look like a 2D image.
+    box = next(iter(find_objects((reference | prediction).view(np.uint8))), ())
+    lesions = count_lesions(reference[box], prediction[box])
     found = overlap_metrics(counts) | surface | volume_metrics(counts, spacing) | lesion_metrics(lesions)
     return MaskScores({name: found[name] for name in METRICS}, counts, lesions)
 

@@ -91,7 +91,7 @@ class EvaluationResult:
         }
 
     def save(self, folder: Path) -> list[Path]:
-        """Write ``metrics.csv`` and ``evaluation.json`` (not ``summary.json``: that is nnU-Net's); returns both."""
+        """Write ``metrics.csv`` and ``evaluation.json`` (``summary.json``: see `host_summary`); returns both."""
         with atomic_path(folder / CSV_NAME) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             scoring = {SURFACE_COLUMN: self.surface_definition, TOLERANCE_COLUMN: self.tolerance_mm}
             writer = csv.DictWriter(file, [*COLUMNS, *scoring])

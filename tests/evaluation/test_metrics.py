@@ -19,7 +19,12 @@ from nnunet_ext.evaluation.metrics import (
     require_metrics,
     volume_ml,
 )
-from nnunet_ext.evaluation.surface import MILLIMETRE_METRICS, SURFACE_METRICS
+from nnunet_ext.evaluation.surface import (
+    MILLIMETRE_METRICS,
+    SURFACE_METRICS,
+    surface_distances,
+    surface_metrics,
+)
 from nnunet_ext.utilities.errors import UsageError
 
 VOXEL_ML = 5 * 2 * 0.5 / 1000
@@ -69,6 +74,21 @@ def test_three_voxels_by_hand():
         }
     )
     assert lesions == LesionCounts(reference_lesions=1, prediction_lesions=2, missed_lesions=0, false_lesions=1)
+
+
+@pytest.mark.parametrize("definition", ["A", "B", "C"])
+def test_a_lesion_of_one_slice_is_no_2d_image(definition):
+    # A square of 3 x 3 and one a column further, in one slice of a volume: all nine voxels are edges, also the middle.
+    reference, prediction = np.zeros((2, 4, 6, 8), dtype=bool)
+    reference[1, 1:4, 1:4] = prediction[1, 1:4, 2:5] = True
+    metrics = mask_metrics(reference, prediction, SPACING, 0.2, surface_definition=definition).metrics
+    if definition != "C":  # both ways: six voxels at 0, three at 0.5 mm
+        assert [metrics[n] for n in ("HD", "ASD", "ASD_ref", "ASSD", "NSD")] == pytest.approx(
+            [0.5, 1 / 6, 1 / 6, 1 / 6, 6 / 9]
+        )
+    distances = surface_distances(reference, prediction, SPACING, definition)
+    expected = surface_metrics(distances, 0.2, definition)
+    assert {name: metrics[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("definition", ["B", "C"])
