@@ -1,8 +1,9 @@
 """Write synthetic chest CTs with lesion masks and synthetic chest X-rays with classes, to try everything without data.
 
-  nnunet_ext phantom OUT --cts 10 --xrays 150 --seed 0
+  nnunet_ext phantom OUT --cts 10 --xrays 150 --others 40 --seed 0
   nnunet_ext convert covid19_20 OUT/covid19_20 --id 990
   nnunet_ext convert chestxr OUT/chestxr --id 991
+  nnunet_ext convert msd OUT/Task90_OtherLesions --id 992
 
 The same seed gives the same patients. See docs/explanation/phantoms.md for what they can show and what not.
 """
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to, how many, how large."""
     parser.add_argument("output", type=Path, metavar="OUT", help="new or empty folder")
     parser.add_argument("--cts", type=int, default=10, metavar="N", help="CT volumes with lesion masks [10]")
+    parser.add_argument("--others", type=int, default=0, metavar="N", help="CT volumes with other lesions [0]")
     parser.add_argument("--xrays", type=int, default=150, metavar="N", help="X-rays, a third of them per class [150]")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other patients [0]")
     parser.add_argument(
@@ -34,7 +36,15 @@ def run(args: argparse.Namespace) -> int:
     """Write all files, or none."""
     import tempfile
 
-    from nnunet_ext.phantom.sources import ct_jobs, write_ct, write_xray, xray_jobs
+    from nnunet_ext.phantom.sources import (
+        OTHER_TASK,
+        ct_jobs,
+        other_jobs,
+        write_ct,
+        write_description,
+        write_xray,
+        xray_jobs,
+    )
     from nnunet_ext.phantom.thorax import check_shape
     from nnunet_ext.utilities.parallel import run_parallel
 
@@ -49,9 +59,13 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         folder = Path(temporary) / output.name
         folder.mkdir()
-        run_parallel(write_ct, ct_jobs(folder, args.cts, args.seed, shape), args.np, "CTs", args.quiet)
+        cts = ct_jobs(folder, args.cts, args.seed, shape) + other_jobs(folder, args.others, args.seed, shape)
+        run_parallel(write_ct, cts, args.np, "CTs", args.quiet)
+        if args.others:
+            write_description(folder, args.others)
         run_parallel(write_xray, xray_jobs(folder, args.xrays, args.seed), args.np, "X-rays", args.quiet)
         folder.replace(output)
     if not args.quiet:
-        print(f"wrote {output}: {args.cts} CTs in covid19_20, {args.xrays} X-rays in chestxr")
+        others = f", {args.others} CTs of other lesions in {OTHER_TASK}" if args.others else ""
+        print(f"wrote {output}: {args.cts} CTs in covid19_20, {args.xrays} X-rays in chestxr{others}")
     return 0

@@ -1,4 +1,4 @@
-"""Phantoms as files, in the layouts that ``nnunet_ext convert covid19_20`` and ``convert chestxr`` read."""
+"""Phantoms as files, in the layouts that ``nnunet_ext convert`` reads: covid19_20, chestxr and msd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nnunet_ext.phantom.radiograph import radiograph
 from nnunet_ext.phantom.thorax import thorax
 from nnunet_ext.utilities.errors import UsageError
-from nnunet_ext.utilities.files import atomic_path
+from nnunet_ext.utilities.files import atomic_path, save_json
 
 FIELD_OF_VIEW = (240.0, 288.0, 288.0)
 """(z, y, x), mm."""
@@ -18,13 +18,17 @@ XRAY_VOLUME_SHAPE = (112, 40, 112)
 """An X-ray is projected from a volume that is fine where it is seen and coarse along the beam."""
 CT_FINDINGS = (("covid",), ("covid", "tumour"), ("covid", "effusion"))
 """Taken in turn. Tumours and effusions are background: not every shadow is COVID-19."""
+OTHER_FINDINGS = (("tumour",), ("effusion",), ("consolidation",))
+"""Taken in turn: what the CTs of other diseases have, and their masks show."""
+OTHER_TASK = "Task90_OtherLesions"
 XRAY_FINDINGS: dict[str, tuple[str, ...]] = {"healthy": (), "pneumonia": ("consolidation",), "covid": ("covid",)}
 """Class -> what is in the volume; classes are taken in turn."""
-CT_PATIENTS, XRAY_PATIENTS = 0, 500_000
-"""First patient of each kind, counted from ``seed * PATIENTS_PER_SEED``: nobody has both images."""
+CT_PATIENTS, OTHER_PATIENTS, XRAY_PATIENTS = 0, 250_000, 500_000
+"""First patient of each kind, counted from ``seed * PATIENTS_PER_SEED``: nobody has two images."""
+MOST_PATIENTS = 250_000
 PATIENTS_PER_SEED = 1_000_000
 
-CtJob = tuple[Path, int, tuple[int, int, int], tuple[str, ...]]
+CtJob = tuple[Path, Path, int, tuple[int, int, int], tuple[str, ...], str]
 XrayJob = tuple[Path, int, tuple[str, ...]]
 
 
@@ -34,34 +38,60 @@ def ct_name(number: int) -> str:
 
 
 def ct_jobs(folder: Path, number: int, seed: int, shape: tuple[int, int, int]) -> list[CtJob]:
-    """The arguments of `write_ct` for `number` patients, below ``folder/covid19_20/Train``."""
-    first = seed * PATIENTS_PER_SEED + CT_PATIENTS
-    return [
-        (folder / "covid19_20" / "Train" / ct_name(i + 1), first + i, shape, CT_FINDINGS[i % len(CT_FINDINGS)])
-        for i in range(_valid(number, "--cts"))
-    ]
+    """The arguments of `write_ct` for `number` patients with COVID-19, below ``folder/covid19_20/Train``."""
+    jobs: list[CtJob] = []
+    for i, patient in enumerate(_patients(number, "--cts", seed, CT_PATIENTS)):
+        image, label = (folder / "covid19_20" / "Train" / f"{ct_name(i + 1)}_{kind}.nii.gz" for kind in ("ct", "seg"))
+        jobs.append((image, label, patient, shape, CT_FINDINGS[i % len(CT_FINDINGS)], "covid"))
+    return jobs
+
+
+def other_jobs(folder: Path, number: int, seed: int, shape: tuple[int, int, int]) -> list[CtJob]:
+    """The arguments of `write_ct` for `number` patients with another disease, below ``folder/Task90_OtherLesions``."""
+    jobs: list[CtJob] = []
+    for i, patient in enumerate(_patients(number, "--others", seed, OTHER_PATIENTS)):
+        image, label = (folder / OTHER_TASK / kind / f"lesion-{i + 1:04d}.nii.gz" for kind in ("imagesTr", "labelsTr"))
+        findings = OTHER_FINDINGS[i % len(OTHER_FINDINGS)]
+        jobs.append((image, label, patient, shape, findings, findings[0]))
+    return jobs
 
 
 def xray_jobs(folder: Path, number: int, seed: int) -> list[XrayJob]:
     """The arguments of `write_xray` for `number` patients: ``folder/chestxr/train/CLASS/CLASS-0001.png``."""
-    first, classes = seed * PATIENTS_PER_SEED + XRAY_PATIENTS, list(XRAY_FINDINGS)
+    classes = list(XRAY_FINDINGS)
     jobs = []
-    for i in range(_valid(number, "--xrays")):
+    for i, patient in enumerate(_patients(number, "--xrays", seed, XRAY_PATIENTS)):
         name = classes[i % len(classes)]
         path = folder / "chestxr" / "train" / name / f"{name}-{i // len(classes) + 1:04d}.png"
-        jobs.append((path, first + i, XRAY_FINDINGS[name]))
+        jobs.append((path, patient, XRAY_FINDINGS[name]))
     return jobs
 
 
-def write_ct(path: Path, seed: int, shape: tuple[int, int, int], findings: tuple[str, ...]) -> None:
-    """Write ``path_ct.nii.gz`` (int16, HU) and ``path_seg.nii.gz`` (uint8, 1: COVID-19 lesion) of one patient.
+def write_ct(
+    image: Path, label: Path, seed: int, shape: tuple[int, int, int], findings: tuple[str, ...], target: str
+) -> None:
+    """Write a CT (int16, HU) and the mask (uint8, 1: lesion) of its finding `target`.
 
     The field of view stays `FIELD_OF_VIEW`; the voxel size follows from `shape`.
     """
     spacing = (FIELD_OF_VIEW[0] / shape[0], FIELD_OF_VIEW[1] / shape[1], FIELD_OF_VIEW[2] / shape[2])
     patient = thorax(seed, shape, spacing, findings)
-    _write_volume(patient.ct, spacing, path.with_name(f"{path.name}_ct.nii.gz"))
-    _write_volume(patient.lesions["covid"].astype(np.uint8), spacing, path.with_name(f"{path.name}_seg.nii.gz"))
+    _write_volume(patient.ct, spacing, image)
+    _write_volume(patient.lesions[target].astype(np.uint8), spacing, label)
+
+
+def write_description(folder: Path, number: int) -> None:
+    """Write the dataset.json of ``folder/Task90_OtherLesions``, which has `number` cases."""
+    cases = [f"lesion-{i + 1:04d}.nii.gz" for i in range(number)]
+    content = {
+        "name": "OtherLesions",
+        "description": "synthetic CTs with tumours, effusions or consolidations",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "lesion"},
+        "numTraining": number,
+        "training": [{"image": f"./imagesTr/{case}", "label": f"./labelsTr/{case}"} for case in cases],
+    }
+    save_json(content, folder / OTHER_TASK / "dataset.json")
 
 
 def write_xray(path: Path, seed: int, findings: tuple[str, ...]) -> None:
@@ -84,8 +114,8 @@ def _write_volume(values: NDArray[np.generic], spacing: tuple[float, float, floa
         SimpleITK.WriteImage(image, str(temporary))
 
 
-def _valid(number: int, flag: str) -> int:
-    limit = XRAY_PATIENTS - CT_PATIENTS
-    if not 0 <= number <= limit:
-        raise UsageError(f"{flag} {number} is outside the range [0, {limit}]")
-    return number
+def _patients(number: int, flag: str, seed: int, first: int) -> range:
+    if not 0 <= number <= MOST_PATIENTS:
+        raise UsageError(f"{flag} {number} is outside the range [0, {MOST_PATIENTS}]")
+    start = seed * PATIENTS_PER_SEED + first
+    return range(start, start + number)

@@ -11,7 +11,7 @@ def run(*arguments):
 
 
 def test_phantoms_are_read_by_the_converters(tmp_path, monkeypatch, capsys):
-    assert run(tmp_path / "p", "--cts", 4, "--xrays", 6, "--shape", 16, 32, 32, "-np", 2, "--quiet") == 0
+    assert run(tmp_path / "p", "--cts", 4, "--xrays", 6, "--others", 3, "--shape", 16, 32, 32, "-np", 2, "--quiet") == 0
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     (tmp_path / "raw").mkdir()
@@ -21,6 +21,10 @@ def test_phantoms_are_read_by_the_converters(tmp_path, monkeypatch, capsys):
         main(["convert", "covid19_20", f"{tmp_path}/p/covid19_20", "--id", "990", "--holdout", held_out, *convert]) == 0
     )
     assert main(["convert", "chestxr", f"{tmp_path}/p/chestxr", "--id", "991", *convert]) == 0
+    assert main(["convert", "msd", f"{tmp_path}/p/Task90_OtherLesions", "--id", "992", *convert]) == 0
+    others = tmp_path / "raw" / "Dataset992_OtherLesions"
+    assert json.loads((others / "dataset.json").read_text())["labels"] == {"background": 0, "lesion": 1}
+    assert len(list((others / "labelsTr").iterdir())) == 3
     raw = tmp_path / "raw" / "Dataset990_COVID1920"
     assert sorted(f.name for f in (raw / "imagesTr").iterdir()) == [
         f"volume-phantom-A-000{i}_0000.nii.gz" for i in (1, 2, 3)

@@ -5,14 +5,19 @@ import pytest
 import SimpleITK
 from PIL import Image
 
-from nnunet_ext.phantom.sources import FIELD_OF_VIEW, ct_jobs, ct_name, write_ct, write_xray, xray_jobs
+from nnunet_ext.phantom.sources import FIELD_OF_VIEW, ct_jobs, ct_name, other_jobs, write_ct, write_xray, xray_jobs
 from nnunet_ext.utilities.errors import UsageError
 
 
 def test_jobs_name_the_files_that_the_converters_expect():
     cts, xrays = ct_jobs(Path("out"), 3, 0, (16, 32, 32)), xray_jobs(Path("out"), 4, 0)
-    assert [job[0].as_posix() for job in cts] == [f"out/covid19_20/Train/{ct_name(i)}" for i in (1, 2, 3)]
-    assert all("covid" in job[-1] for job in cts)
+    for column, kind in enumerate(("ct", "seg")):
+        names = [f"out/covid19_20/Train/{ct_name(i)}_{kind}.nii.gz" for i in (1, 2, 3)]
+        assert [job[column].as_posix() for job in cts] == names
+    assert all("covid" in job[4] and job[5] == "covid" for job in cts)
+    others = other_jobs(Path("out"), 4, 0, (16, 32, 32))
+    assert [job[5] for job in others] == ["tumour", "effusion", "consolidation", "tumour"]
+    assert others[3][1].as_posix() == "out/Task90_OtherLesions/labelsTr/lesion-0004.nii.gz"
     assert [job[0].relative_to("out/chestxr/train").as_posix() for job in xrays] == [
         "healthy/healthy-0001.png",
         "pneumonia/pneumonia-0001.png",
@@ -22,23 +27,25 @@ def test_jobs_name_the_files_that_the_converters_expect():
 
 
 def test_no_patient_has_two_images():
-    patients = [
-        job[1] for seed in (0, 1, 2) for job in (*ct_jobs(Path(), 50, seed, (16,) * 3), *xray_jobs(Path(), 50, seed))
-    ]
-    assert len(set(patients)) == len(patients) == 300
+    patients = []
+    for seed in (0, 1, 2):
+        patients += [job[2] for make in (ct_jobs, other_jobs) for job in make(Path(), 50, seed, (16,) * 3)]
+        patients += [job[1] for job in xray_jobs(Path(), 50, seed)]
+    assert len(set(patients)) == len(patients) == 450
 
 
 def test_impossible_number_is_named():
     with pytest.raises(UsageError, match="--cts -1"):
         ct_jobs(Path(), -1, 0, (16, 32, 32))
-    with pytest.raises(UsageError, match="--xrays 500001"):
-        xray_jobs(Path(), 500_001, 0)
+    with pytest.raises(UsageError, match="--xrays 250001"):
+        xray_jobs(Path(), 250_001, 0)
 
 
 def test_ct_file_and_mask_share_geometry(tmp_path):
-    write_ct(tmp_path / "a", 7, (16, 32, 36), ("covid", "tumour"))
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["a_ct.nii.gz", "a_seg.nii.gz"]
-    ct, mask = (SimpleITK.ReadImage(str(tmp_path / f"a_{kind}.nii.gz")) for kind in ("ct", "seg"))
+    files = tmp_path / "ct.nii.gz", tmp_path / "seg.nii.gz"
+    write_ct(*files, 7, (16, 32, 36), ("covid", "tumour"), "covid")
+    assert sorted(tmp_path.iterdir()) == [*files]
+    ct, mask = (SimpleITK.ReadImage(str(file)) for file in files)
     assert ct.GetSize() == mask.GetSize() == (36, 32, 16)
     assert ct.GetSpacing() == mask.GetSpacing() == pytest.approx((8.0, 9.0, 15.0))
     assert np.multiply(ct.GetSize()[::-1], ct.GetSpacing()[::-1]) == pytest.approx(FIELD_OF_VIEW)
