@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
+from nnunet_ext.utilities.checkpoint import load_checkpoint
 from nnunet_ext.utilities.errors import UsageError
 
 ENCODER, ALIAS = "encoder.", "decoder.encoder."
-UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError)
+WAY_OUT = "give the checkpoint_final.pth of an nnU-Net run"
 
 
 @dataclass(frozen=True)
@@ -64,21 +60,10 @@ def read_network_weights(path: str) -> dict[str, Tensor]:
     Raises:
         UsageError: absent, damaged, no such checkpoint, or one that needs more than plain values.
     """
-    if not Path(path).is_file():
-        raise UsageError(f"general_weights={path!r} is not a file; give the checkpoint_final.pth of an nnU-Net run")
     try:
-        with torch.serialization.safe_globals(_numbers_of_numpy()):
-            weights = torch.load(path, map_location="cpu", weights_only=True)["network_weights"]
-    except (*UNREADABLE, TypeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UsageError(
-            f"general_weights={path!r} is not a checkpoint of nnU-Net that can be read: {reason}"
-        ) from None
+        weights = load_checkpoint(path, way_out=WAY_OUT).get("network_weights")
+    except UsageError as error:
+        raise UsageError(f"general_weights={path!r}: {error}") from None
+    if not isinstance(weights, dict):
+        raise UsageError(f"general_weights={path!r} has no network_weights; {WAY_OUT}")
     return {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
-
-
-def _numbers_of_numpy() -> list[Any]:
-    """What the numbers in nnU-Net's log are pickled with, under the names of NumPy 1 and 2."""
-    scalar = np.float64(0).__reduce__()[0]
-    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return [*names, np.dtype, *{type(np.dtype(code)) for code in "?" + np.typecodes["AllInteger"] + "efdg"}]

@@ -17,11 +17,17 @@ UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.Unpi
 UNRESOLVED = (ImportError, AttributeError)  # a trusted pickle may name classes that are gone
 
 
-def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, map_location: Any = "cpu") -> dict[str, Any]:
+TRUST = "if you trust the source of this file, repeat with --trust-checkpoint"
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, trust: bool = False, map_location: Any = "cpu", way_out: str = TRUST
+) -> dict[str, Any]:
     """The dictionary that `torch.save` wrote to `path`: a checkpoint of nnU-Net v2, stock or ours.
 
     Tensors, plain Python values, and NumPy's numbers and arrays of numbers are read; nothing else is ever built, so a
-    file from elsewhere cannot run code. With `trust` the file is unpickled without that restriction.
+    file from elsewhere cannot run code. With `trust` the file is unpickled without that restriction. `way_out` is what
+    the message about a file that needs more advises.
 
     Raises:
         UsageError: the file is absent, damaged or no dictionary, or needs a global outside the allow-list; the
@@ -34,7 +40,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, trust: bool = False, map_lo
         with torch.serialization.safe_globals(_allowed_globals()):
             checkpoint = torch.load(path, map_location=map_location, weights_only=not trust)
     except (*UNREADABLE, *UNRESOLVED) as error:
-        raise UsageError(_refusal(path, error, trust)) from None
+        raise UsageError(_refusal(path, error, trust, way_out)) from None
     if not isinstance(checkpoint, dict):
         raise UsageError(f"checkpoint {path} holds a {type(checkpoint).__name__}, not a dictionary as nnU-Net writes")
     return checkpoint
@@ -54,13 +60,10 @@ def _allowed_globals() -> list[Any]:
     return [*functions, np.ndarray, np.dtype, *dtypes]
 
 
-def _refusal(path: Path, error: Exception, trust: bool) -> str:
+def _refusal(path: Path, error: Exception, trust: bool, way_out: str) -> str:
     """One line: what the file wanted and the way out, or that it is damaged and how that shows."""
     wanted = re.search(r"(?:GLOBAL|function|but got) (<[^>]+>|\S+)", str(error))
     if wanted and not trust:
-        return (
-            f"checkpoint {path} needs {wanted[1]}, which is not a plain value and could run code;"
-            " if you trust the source of this file, repeat with --trust-checkpoint"
-        )
+        return f"checkpoint {path} needs {wanted[1]}, which is not a plain value and could run code; {way_out}"
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"checkpoint {path} cannot be read, it is truncated or no checkpoint ({reason[:200]}); copy it again"

@@ -1,6 +1,10 @@
 """RDCLTrainer from end to end: linked data, the host's command line, resume, ablations, gradient routing."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from toy import SHIM, Workspace, command, write_toy_ct
+from toy import REPOSITORY, SHIM, Workspace, command, write_toy_ct
 
 from nnunet_ext.architectures.rdcl import RelationFeatures
 from nnunet_ext.cli.main import main
@@ -19,6 +23,7 @@ from nnunet_ext.settings.rdcl import RDCLSettings
 from nnunet_ext.trainers.rdcl import RDCLTrainer
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json, save_json
+from nnunet_ext.utilities.relation_record import read_relations
 
 PLANS = "nnUNetPlans_rdcl"
 TINY = ("num_epochs=2", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=1")
@@ -106,9 +111,12 @@ def test_train_then_predict_without_linked_data_by_the_hosts_commands(workspace:
     assert progress["relation/weight"].is_monotonic_increasing
     assert progress["relation/weight"].iloc[-1] == pytest.approx(0.1), "the ramp ends with the training"
     assert "WARNING: general_weights is not set" in next(fold.glob("training_log*")).read_text()
-    (picture,) = load_json(fold / "pictures" / "pictures.json")
-    assert "mean |R_G(non-target) - R_G(target)| is 0." in picture["alt"]
-    assert (fold / "pictures" / picture["file"]).stat().st_size > 5000
+    pictures = load_json(fold / "pictures" / "pictures.json")
+    assert [picture["title"] for picture in pictures] == ["Feature relations", "Relations over epochs"]
+    assert "mean |R_G(non-target) - R_G(target)| is 0." in pictures[0]["alt"]
+    assert all((fold / "pictures" / picture["file"]).stat().st_size > 5000 for picture in pictures)
+    command("nnunet_ext", "explain", "relation", "-d", "998", "-c", "3d_fullres", "-p", PLANS)
+    assert len(list((fold / "explain").iterdir())) == 3
 
     for name in ("Dataset996_Other", "Dataset995_Unlabelled"):
         for folder in FOLDERS[:2]:
@@ -132,9 +140,15 @@ Killed.__name__ = "RDCLTrainer"  # the folder of the results
 
 def test_killed_and_continued_equals_not_killed(workspace: Workspace) -> None:
     whole = make_trainer(workspace, num_epochs=2)
+    at_checkpoints, save = [], whole.save_checkpoint
+    path = Path(whole.output_folder) / "relations.npz"
+    whole.save_checkpoint = lambda name: (at_checkpoints.append([*read_relations(path)]), save(name))  # type: ignore[method-assign]
     whole.run_training()
+    assert at_checkpoints[0] == [0], "a kill right after the first checkpoint loses nothing"
     expected = weights(whole)
     progress = pd.read_csv(Path(whole.output_folder) / "progress.csv")
+    relations = read_relations(path)
+    assert list(relations) == [0, 1]
     shutil.rmtree(whole.output_folder)
 
     killed = make_trainer(workspace, Killed, num_epochs=2)
@@ -150,6 +164,33 @@ def test_killed_and_continued_equals_not_killed(workspace: Workspace) -> None:
         assert torch.equal(value, expected[name]), name
     resumed = pd.read_csv(Path(continued.output_folder) / "progress.csv")
     pd.testing.assert_frame_equal(resumed.drop(columns="epoch_seconds"), progress.drop(columns="epoch_seconds"))
+    np.testing.assert_equal(read_relations(path), relations)
+
+
+@pytest.mark.slow
+def test_sigkill_in_an_epoch_and_c_give_the_losses_of_an_uninterrupted_run(workspace: Workspace) -> None:
+    plans = load_json(workspace.preprocessed / f"{PLANS}.json")
+    plans["nnunet_ext"]["RDCLTrainer"].update(num_epochs=4, num_iterations_per_epoch=10)
+    save_json(plans, workspace.preprocessed / f"{PLANS}.json")
+    arguments = ("998", "3d_fullres", "0", "-tr", "RDCLTrainer", "-p", PLANS, "-device", "cpu")
+    command("nnUNetv2_train", *arguments)
+    fold = workspace.root / "nnUNet_results" / workspace.target / f"RDCLTrainer__{PLANS}__3d_fullres" / "fold_0"
+    whole = pd.read_csv(fold / "progress.csv").drop(columns="epoch_seconds")
+    shutil.rmtree(fold)
+
+    program = [str(Path(sys.executable).parent / "nnUNetv2_train"), *arguments]
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    with subprocess.Popen(program, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.DEVNULL) as training:
+        while not (fold / "progress.csv").is_file() or len(pd.read_csv(fold / "progress.csv")) < 2:
+            assert training.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.3)  # some way into the third epoch
+        training.kill()
+    assert len(pd.read_csv(fold / "progress.csv")) < 4 and not (fold / "checkpoint_final.pth").exists()
+
+    command("nnUNetv2_train", *arguments, "--c")
+    continued = pd.read_csv(fold / "progress.csv").drop(columns="epoch_seconds")
+    pd.testing.assert_frame_equal(continued, whole, check_exact=True)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +211,9 @@ def test_terms_and_frozen_parts_of_every_ablation(
     load = trainer.on_train_start
     trainer.on_train_start = lambda: (load(), started.update(weights(trainer)))  # type: ignore[method-assign]
     trainer.run_training()
+    kept = read_relations(Path(trainer.output_folder) / "relations.npz")
+    assert list(kept) == ([0] if len(terms) > 1 else [])
+    assert all(("general_non_target" in matrices) == ("general" in terms) for matrices in kept.values())
     logging = trainer.logger.local_logger.my_fantastic_logging
     assert [key.split("/")[1] for key in logging if key.startswith("loss/")] == terms
     assert set(trainer.streams) == ({"non_target", "unlabeled"} - ({"non_target"} if unchanged else set())) - (
@@ -315,9 +359,15 @@ def test_settings_that_cannot_be(workspace: Workspace, settings: dict[str, Any],
 
 def test_unusable_general_weights_are_named(workspace: Workspace, tmp_path: Path) -> None:
     torch.save({"network_weights": {"encoder.other": torch.zeros(3)}}, tmp_path / "other.pth")
-    torch.save({"weights": Path("object")}, tmp_path / "code.pth")
+    torch.save({"network_weights": Path("object")}, tmp_path / "code.pth")
+    torch.save({"network_weights": [1]}, tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
-    for name, reason in (("other.pth", "no weight that fits"), ("code.pth", "read"), ("text.pth", "cannot|can be")):
+    for name, reason in (
+        ("other.pth", "no weight that fits"),
+        ("code.pth", "could run code; give the checkpoint_final.pth"),
+        ("list.pth", "no network_weights"),
+        ("text.pth", "cannot be read"),
+    ):
         trainer = make_trainer(workspace, general_weights=str(tmp_path / name))
         with pytest.raises(UsageError, match=f"general_weights='.*{name}'.*({reason})"):
             trainer.run_training()

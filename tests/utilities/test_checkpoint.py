@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_model import stock_checkpoint, tiny_plans
 
-from nnunet_ext.inference.checkpoint import load_checkpoint
+from nnunet_ext.utilities.checkpoint import load_checkpoint
 from nnunet_ext.utilities.errors import UsageError
 
 
