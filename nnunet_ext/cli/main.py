@@ -21,6 +21,7 @@ COMMANDS = (
     "inspect",
     "predict",
     "classify",
+    "explain",
     "evaluate",
     "compare",
     "classification-metrics",

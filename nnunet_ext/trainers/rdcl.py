@@ -20,18 +20,13 @@ from nnunet_ext.settings.rdcl import RDCLSettings
 from nnunet_ext.trainers.base import ExtensionTrainer, Stream
 from nnunet_ext.trainers.general_weights import load_encoder
 from nnunet_ext.trainers.inspection import NetworkReport, inspect_network
-from nnunet_ext.trainers.rdcl_pictures import draw_relations
-from nnunet_ext.trainers.relation_monitor import (
-    GENERAL,
-    NON_TARGET,
-    RANK_SERIES,
-    TARGET,
-    RelationMonitor,
-    has_just_collapsed,
-)
+from nnunet_ext.trainers.rdcl_pictures import draw_relation_course, draw_relations
+from nnunet_ext.trainers.relation_history import forget_relations, keep_relations
+from nnunet_ext.trainers.relation_monitor import RelationMonitor, has_just_collapsed
 from nnunet_ext.utilities.datasets import relations
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.pictures import Picture
+from nnunet_ext.utilities.relation_record import GENERAL, NON_TARGET, RANK_SERIES, TARGET, WEIGHT_SERIES
 
 MOMENTUM = 0.99  # nnU-Net's, and the paper's
 
@@ -235,6 +230,8 @@ class RDCLTrainer(ExtensionTrainer[RDCLSettings]):
         """As the host; a new run then starts its general encoder from `general_weights`, or warns."""
         resumed = self._resume is not None
         super().on_train_start()
+        if self.local_rank == 0:
+            forget_relations(Path(self.output_folder), self.current_epoch)
         path = self.settings.general_weights
         if resumed:
             return
@@ -252,6 +249,12 @@ class RDCLTrainer(ExtensionTrainer[RDCLSettings]):
         """As the host; iterations count from 0."""
         self._iteration = 0
         super().on_train_epoch_start()
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        """As the host; some epochs keep their relation matrices, before a checkpoint counts the epoch as done."""
+        super().on_train_epoch_end(train_outputs)
+        if self.local_rank == 0:
+            keep_relations(Path(self.output_folder), self.current_epoch, self.num_epochs, self._monitor.matrices())
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
         """nnU-Net's SGD; the general encoder is a group of its own, without weight decay: while its loss is ramped up
@@ -283,12 +286,15 @@ class RDCLTrainer(ExtensionTrainer[RDCLSettings]):
                 f"WARNING: the general encoder's features have collapsed (rank {values[RANK_SERIES]:.3f} of the largest"
                 f" possible, before {max(ranks):.3f}); lower relation_weight, or start from general_weights"
             )
-        return {**values, "relation/weight": self.relation_weight()}
+        return {**values, WEIGHT_SERIES: self.relation_weight()}
 
     def draw_pictures(self, folder: Path) -> list[Picture]:
-        """The relation matrices of the last step; nothing without relation losses."""
+        """The relation matrices of the last epoch, and the course of all epochs; nothing without relation losses."""
         matrices = self._monitor.matrices()
-        return [draw_relations(matrices, folder)] if matrices else []
+        if not matrices:
+            return []
+        logging = self.logger.local_logger.my_fantastic_logging
+        return [draw_relations(matrices, folder), draw_relation_course(logging, folder)]
 
 
 def build_rdcl_network(settings: RDCLSettings, unet: nn.Module) -> RDCLNet:

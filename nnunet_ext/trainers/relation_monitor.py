@@ -1,4 +1,4 @@
-"""What becomes of the relations over an epoch: mean distances, the rank of the general features, the last matrices."""
+"""What becomes of the relations over an epoch: mean distances, mean matrices, the rank of the general features."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_ext.losses.relation import effective_rank, relation_distance
+from nnunet_ext.utilities.relation_record import DISTANCES, RANK_SERIES
 
-NON_TARGET, GENERAL, TARGET = "general_non_target", "general_target", "target"
-RANK_SERIES = "relation/general_rank"
 COLLAPSE_SHARE = 0.25
 
 
@@ -21,18 +20,22 @@ class RelationMonitor:
 
     def __init__(self) -> None:
         self._distances: dict[str, list[Tensor]] = {}
-        self._matrices: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._num_steps = 0
         self._features: Tensor | None = None
 
     def update(self, matrices: Mapping[str, Tensor], general_features: Tensor) -> None:
         """Take the relation matrices (C, C) of a step and F_G(X^c) (B, C, *spatial); no graph is kept."""
-        self._matrices = {name: matrix.detach() for name, matrix in matrices.items()}
+        if self._features is None:  # the first step of an epoch
+            self._sums, self._num_steps = {}, 0
         self._features = general_features.detach()
-        pairs = {"general": (NON_TARGET, GENERAL), "target": (GENERAL, TARGET)}
-        for name, (first, second) in pairs.items():
-            if first in self._matrices:
-                distance = relation_distance(self._matrices[first], self._matrices[second])
-                self._distances.setdefault(name, []).append(distance)
+        self._num_steps += 1
+        for name, matrix in matrices.items():
+            self._sums[name] = self._sums.get(name, 0) + matrix.detach()
+        for key, (first, second) in DISTANCES.items():
+            if first in matrices:
+                distance = relation_distance(matrices[first].detach(), matrices[second].detach())
+                self._distances.setdefault(key, []).append(distance)
 
     def epoch_values(self) -> dict[str, float]:
         """Values since the last call: empty without a step.
@@ -43,15 +46,16 @@ class RelationMonitor:
         """
         if self._features is None:
             return {}
-        values = {f"relation/{name}": float(torch.stack(steps).mean()) for name, steps in self._distances.items()}
+        values = {key: float(torch.stack(steps).mean()) for key, steps in self._distances.items()}
         channels, positions = self._features.shape[1], self._features[0, 0].numel()
         values[RANK_SERIES] = float(effective_rank(self._features)) / min(channels, positions)
         self._distances, self._features = {}, None
         return values
 
     def matrices(self) -> dict[str, NDArray[np.float32]]:
-        """The relation matrices of the last step; empty before the first one."""
-        return {name: matrix.float().cpu().numpy() for name, matrix in self._matrices.items()}
+        """The mean of the relation matrices over the steps of the last epoch: less the chance of one batch than those
+        of a step. Empty before the first step; with several processes, of this process's steps."""
+        return {name: (total / self._num_steps).float().cpu().numpy() for name, total in self._sums.items()}
 
 
 def has_just_collapsed(ranks: Sequence[float]) -> bool:
