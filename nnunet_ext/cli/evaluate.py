@@ -9,6 +9,9 @@ format; one that nnU-Net wrote itself stays) to PREDICTIONS, or to -o, and print
 Both masks empty: left out and counted. One empty: DSC and NSD are 0, distances infinite. A missing, extra or
 misaligned prediction is an error. An evaluation that was interrupted goes on where it stopped.
 
+A PRED of nnunet_ext predict --all-subsets is evaluated folder by folder; a table over all subsets of the modalities is
+printed and written to subsets.csv.
+
 Surface definitions: A edge voxels, larger of the directed percentiles (as MONAI); B edge voxels, pooled percentile (as
 MedPy); C area-weighted surfels (as DeepMind's surface-distance). Their numbers differ: say which you report.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 HELP = "overlap, surface, volume and lesion metrics of a folder of predictions"
 
@@ -42,25 +46,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print."""
+    from nnunet_ext.evaluation.subsets import SUBSETS_NAME
+
+    output = args.o or args.prediction
+    options = {
+        "dataset_json": args.dataset_json,
+        "labels": args.labels,
+        "regions": args.regions,
+        "tolerance_mm": args.nsd_tolerance,
+        "surface_definition": args.surface_definition,
+        "num_processes": args.np,
+        "allow_missing": args.allow_missing,
+        "only_predicted": args.only_predicted,
+        "quiet": args.quiet,
+    }
+    if (args.prediction / SUBSETS_NAME).is_file():
+        return _run_subsets(args, output, options)
+    return _run_one(args, output, options)
+
+
+def _run_one(args: argparse.Namespace, output: Path, options: dict[str, Any]) -> int:
     from nnunet_ext.evaluation.evaluate import evaluate_folders
     from nnunet_ext.evaluation.host_summary import write_host_summary
     from nnunet_ext.evaluation.journal import remove_journal
 
-    output = args.o or args.prediction
-    result = evaluate_folders(
-        args.reference,
-        args.prediction,
-        dataset_json=args.dataset_json,
-        labels=args.labels,
-        regions=args.regions,
-        tolerance_mm=args.nsd_tolerance,
-        surface_definition=args.surface_definition,
-        num_processes=args.np,
-        allow_missing=args.allow_missing,
-        only_predicted=args.only_predicted,
-        journal=output,
-        quiet=args.quiet,
-    )
+    result = evaluate_folders(args.reference, args.prediction, journal=output, **options)
     written = [*result.save(output), write_host_summary(result, output)]
     remove_journal(output)
     if not args.quiet:
@@ -70,4 +80,14 @@ def run(args: argparse.Namespace) -> int:
             print(f"--allow-missing: {len(result.missing)} cases scored as empty: {', '.join(result.missing)}")
         print(result.table())
         print("wrote " + ", ".join(str(path) for path in written if path is not None))
+    return 0
+
+
+def _run_subsets(args: argparse.Namespace, output: Path, options: dict[str, Any]) -> int:
+    from nnunet_ext.evaluation.subsets import TABLE_NAME, evaluate_subsets
+
+    table = evaluate_subsets(args.reference, args.prediction, output, **options)
+    if not args.quiet:
+        print(table.text())
+        print(f"wrote {output / TABLE_NAME}, and the evaluation of each subset in its folder")
     return 0

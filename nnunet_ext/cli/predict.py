@@ -3,6 +3,10 @@ inputs checked before any work, and output files that are whole or absent.
 
   nnunet_ext predict -i IN -o OUT -d 115 -c 3d_fullres -tr UCITrainer -f 0
   nnunet_ext predict -i IN -o OUT -m MODEL_FOLDER -f 0
+  nnunet_ext predict -i IN -o OUT -d 43 -c 3d_fullres -tr MAMLTrainer -f 0 --modalities T1ce,FLAIR
+
+A model of MAMLTrainer predicts each case from the modalities whose files are there: any of CASE_0000, CASE_0001, ...
+may be absent.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ HELP = "predict segmentations with a trained model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of nnUNetv2_predict and nnUNetv2_predict_from_modelfolder, and --trust-checkpoint."""
+    """The flags of nnUNetv2_predict and nnUNetv2_predict_from_modelfolder, and those of missing modalities."""
     parser.add_argument("-i", required=True, help="input folder with files CASE_0000.nii.gz, one per channel")
     parser.add_argument("-o", required=True, help="output folder, created if absent")
     add_model_arguments(parser)
@@ -36,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-part_id", type=int, default=0, help="which of them this one is, from 0 [0]")
     parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bars")
     parser.add_argument("--not_on_device", action="store_true", help="collect logits on the CPU: less GPU memory")
+    modalities = parser.add_mutually_exclusive_group()
+    modalities.add_argument(
+        "--modalities", metavar="NAME,...", help="MAMLTrainer: read these modalities only, by name or place [all there]"
+    )
+    modalities.add_argument(
+        "--all-subsets", action="store_true", help="MAMLTrainer: a folder in OUT for every subset of the modalities"
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from nnunet_ext.inference.predictor import ExtensionPredictor
+    from nnunet_ext.inference.subsets import SubsetPredictor
     from nnunet_ext.inference.trained_model import torch_device
 
     device = torch_device(args.device)
@@ -93,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         if args.quiet:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
         no_bar = args.quiet or args.disable_progress_bar
-        predictor = ExtensionPredictor(
+        predictor = (SubsetPredictor if args.all_subsets else ExtensionPredictor)(
             tile_step_size=args.step_size,
             use_mirroring=not args.disable_tta,
             perform_everything_on_device=not args.not_on_device,
@@ -103,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
             allow_tqdm=not no_bar and sys.stderr.isatty(),
             trust_checkpoint=args.trust_checkpoint,
             quiet=no_bar,
+            only_modalities=args.modalities,
         )
         predictor.initialize_from_trained_model_folder(str(folder), args.f, args.chk)
         previous = predictor.configuration_manager.previous_stage_name

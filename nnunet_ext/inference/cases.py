@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from nnunet_ext.evaluation.segmentation import Geometry, read_geometry
 from nnunet_ext.utilities.errors import UsageError
 
 ReadImages = Callable[[Sequence[str]], tuple[Any, dict[str, Any]]]
@@ -57,7 +60,7 @@ def check_numbering(cases: Sequence[Sequence[str]], dataset_json: dict[str, Any]
         expected = [f"{case}_{channel:04d}{ending}" for channel in range(len(channels))]
         missing = [file for file in expected if file not in files]
         surplus = [file for file in files if file not in expected]
-        if missing and [expected[0]] == list(files) and _num_channels(expected[0], read_images) == len(channels):
+        if missing and [expected[0]] == list(files) and holds_all_channels(expected[0], len(channels), read_images):
             continue
         for verb, wrong in (("lacks", missing), ("has no channel for", surplus)):
             if wrong:
@@ -72,6 +75,47 @@ def check_existence(cases: Sequence[Sequence[str]]) -> None:
     absent = [file for files in cases for file in files if not Path(file).is_file()]
     if absent:
         raise UsageError(f"input files do not exist: {', '.join(absent)}")
+
+
+def check_sizes(cases: Iterable[Sequence[str]]) -> None:
+    """The files of a case have one shape and spacing, as the host demands, by their headers; a file whose header cannot
+    be read is left to the host.
+
+    Raises:
+        UsageError: names every file of such cases, with its size (z, y, x) and spacing.
+    """
+    problems = []
+    for files in cases:
+        found = {file: geometry for file in files if (geometry := _geometry(file)) is not None}
+        if any(not _fit(geometry, next(iter(found.values()))) for geometry in found.values()):
+            problems.append(", ".join(f"{file} {_spelled(geometry)}" for file, geometry in found.items()))
+    if problems:
+        raise UsageError(
+            "the images of a case must have one size and spacing; resample them to one grid, or leave out those that do"
+            f" not fit: {'; '.join(problems)}"
+        )
+
+
+def holds_all_channels(file: str, num_channels: int, read_images: ReadImages) -> bool:
+    """Whether one file holds every channel (RGB image, 4D volume); a file of one channel is not read for that."""
+    return num_channels == (1 if _geometry(file) is not None else _num_channels(file, read_images))
+
+
+def _geometry(file: str) -> Geometry | None:
+    """Of a file of one channel; None if it has more or is unreadable."""
+    try:
+        return read_geometry(Path(file))
+    except UsageError:
+        return None
+
+
+def _fit(geometry: Geometry, other: Geometry) -> bool:
+    return geometry.shape == other.shape and np.allclose(geometry.spacing, other.spacing)
+
+
+def _spelled(geometry: Geometry) -> str:
+    size, spacing = (" x ".join(f"{value:.6g}" for value in values) for values in (geometry.shape, geometry.spacing))
+    return f"({size} voxels of {spacing} mm)"
 
 
 def _num_channels(file: str, read_images: ReadImages) -> int:

@@ -14,8 +14,8 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunet_ext.utilities.checkpoint import load_checkpoint
 from nnunet_ext.nnunet_trainers import nnunet_ext_trainers
+from nnunet_ext.utilities.checkpoint import load_checkpoint
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json
 

@@ -12,6 +12,7 @@ from typing import Any
 
 HOMES = {
     "BaselineTrainer": "nnunet_ext.trainers.baseline",
+    "MAMLTrainer": "nnunet_ext.trainers.maml",
     "RDCLTrainer": "nnunet_ext.trainers.rdcl",
     "UCITrainer": "nnunet_ext.trainers.uci",
 }

@@ -10,6 +10,7 @@ from nnunet_ext.utilities.errors import UsageError
 SETTINGS = {
     "UCITrainer": ("nnunet_ext.settings.uci", "UCISettings"),
     "RDCLTrainer": ("nnunet_ext.settings.rdcl", "RDCLSettings"),
+    "MAMLTrainer": ("nnunet_ext.settings.maml", "MAMLSettings"),
     "BaselineTrainer": ("nnunet_ext.settings.baseline", "BaselineSettings"),
 }
 

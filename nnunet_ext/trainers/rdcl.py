@@ -19,6 +19,7 @@ from nnunet_ext.losses.relation import general_relation_loss, relation_matrix, t
 from nnunet_ext.settings.rdcl import RDCLSettings
 from nnunet_ext.trainers.base import ExtensionTrainer, Stream
 from nnunet_ext.trainers.general_weights import load_encoder
+from nnunet_ext.trainers.host_unet import paper_unet, require_images_only
 from nnunet_ext.trainers.inspection import NetworkReport, inspect_network
 from nnunet_ext.trainers.rdcl_pictures import draw_relation_course, draw_relations
 from nnunet_ext.trainers.relation_history import forget_relations, keep_relations
@@ -111,7 +112,7 @@ class RDCLTrainer(ExtensionTrainer[RDCLSettings]):
     def resolve_settings(cls, plans: dict[str, Any], dataset_json: dict[str, Any], configuration: str) -> RDCLSettings:
         """The settings in the plans, once the linked data sets that they need are known to be prepared."""
         settings = RDCLSettings.from_plans(plans)
-        require_images_only(plans, configuration)
+        require_images_only(cls.__name__, plans, configuration)
         if settings.general_weights is not None and not Path(settings.general_weights).is_file():
             raise UsageError(f"RDCLTrainer setting general_weights={settings.general_weights!r} is not a file")
         manager = PlansManager(plans)
@@ -202,7 +203,7 @@ class RDCLTrainer(ExtensionTrainer[RDCLSettings]):
         num_image_classes: int | None,  # noqa: ARG003
     ) -> RDCLSettings:
         """Those of the plans; the network depends on no linked data."""
-        require_images_only(plans, configuration)
+        require_images_only(cls.__name__, plans, configuration)
         return RDCLSettings.from_plans(plans)
 
     @classmethod
@@ -304,49 +305,8 @@ def build_rdcl_network(settings: RDCLSettings, unet: nn.Module) -> RDCLNet:
     return network
 
 
-def paper_unet(table: dict[str, Any]) -> nn.Module:
-    """nnU-Net's plain U-Net with the sizes of Table I or II, two convolutions per stage, one channel, two classes."""
-    dimensions, stages = len(table["patch_size"]), len(table["features"])
-    arguments = {
-        "n_stages": stages,
-        "features_per_stage": table["features"],
-        "conv_op": f"torch.nn.Conv{dimensions}d",
-        "kernel_sizes": table["kernel_sizes"],
-        "strides": table["strides"],
-        "n_conv_per_stage": 2,
-        "n_conv_per_stage_decoder": 2,
-        "conv_bias": True,
-        "norm_op": f"torch.nn.InstanceNorm{dimensions}d",
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }
-    network: nn.Module = get_network_from_plans(
-        "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        arguments,
-        ("conv_op", "norm_op", "nonlin"),
-        1,
-        2,
-        allow_init=False,
-        deep_supervision=True,
-    )
-    return network
-
-
 def uses_unlabeled(settings: RDCLSettings, dataset_json: dict[str, Any]) -> bool:
     """Whether training draws unlabelled target images: if linked and wanted, and if a relation loss can use them."""
     wanted = settings.unlabeled_batch_size
     linked = bool(relations(dataset_json).get("unlabeled"))
     return settings.uses_relations and (linked if wanted is None else wanted > 0)
-
-
-def require_images_only(plans: dict[str, Any], configuration: str) -> None:
-    """Raises UsageError unless the configuration exists and takes images alone: non-target cases have no low-resolution
-    segmentation."""
-    if configuration not in plans["configurations"]:
-        raise UsageError(f"-c {configuration} is not in the plans; they have {', '.join(plans['configurations'])}")
-    if PlansManager(plans).get_configuration(configuration).previous_stage_name is not None:
-        raise UsageError(
-            f"RDCLTrainer cannot train configuration {configuration}: it takes a segmentation besides the images; use"
-            " -c 2d or -c 3d_fullres"
-        )

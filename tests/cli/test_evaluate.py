@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -79,3 +80,26 @@ def test_the_two_flags_exclude_each_other(folders, capsys):
     with pytest.raises(SystemExit):
         run(*folders, "--only-predicted", "--allow-missing")
     assert "not allowed with" in capsys.readouterr().err
+
+
+def test_a_folder_of_subsets_gets_one_table(folders, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("T1", "T1+T2"):
+        shutil.copytree(folders[1], out / name)
+        shutil.copy(tmp_path / "dataset.json", out / name)
+    (out / "T2").mkdir()
+    subsets = {name: name.split("+") for name in ("T1", "T2", "T1+T2")}
+    (out / "subsets.json").write_text(json.dumps({"modalities": ["T1", "T2"], "subsets": subsets, "model": {}}))
+    assert run(folders[0], str(out), "--only-predicted") == 0
+    printed = capsys.readouterr().out
+    assert "T1+T2 (3 of 3)" in printed and "average" in printed and f"wrote {out / 'subsets.csv'}" in printed
+    assert [line.split()[:3] for line in printed.splitlines() if line.startswith(("●", "○"))][:3] == [
+        ["●", "○", "2"],
+        ["○", "●", "0"],
+        ["●", "●", "2"],
+    ]
+    assert run(folders[0], str(out), "--only-predicted", "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UsageError, match=r"have no prediction in .*T2|T2 has no files"):
+        run(folders[0], str(out))

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from toy_maml import write_cases, write_maml_model
 
 from nnunet_ext.cli import predict
 from nnunet_ext.cli.main import build_parser, main
@@ -89,6 +90,45 @@ def test_missing_channels_are_one_line(trained_model, images, tmp_path, capsys):
     model = ["-m", str(trained_model), "-f", "0", "-device", "cpu", "--quiet"]
     assert main(["predict", "-i", str(images), "-o", str(tmp_path / "out"), *model]) == 1
     assert "case a lacks a_0000.nii.gz; case a has no channel for a_0001.nii.gz" in capsys.readouterr().err
+
+
+@pytest.fixture
+def maml(tmp_path):
+    """Flags that name a model of three modalities, and a folder of cases that lack some of them."""
+    folder = write_maml_model(tmp_path / "maml", folds=(0,))
+    images = write_cases(tmp_path / "cases", {"a": (0, 1, 2), "b": (1,)})
+    return ["-m", str(folder), "-f", "0", "-device", "cpu", "-npp", "0", "-nps", "0", "-i", str(images)]
+
+
+def test_predicts_what_is_there(maml, tmp_path, capsys):
+    assert main(["predict", *maml, "-o", str(tmp_path / "out"), "--disable_progress_bar"]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.nii.gz")} == {"a.nii.gz", "b.nii.gz"}
+    assert "1 of 2 cases lack modalities: b (has T2)" in capsys.readouterr().out
+    assert main(["predict", *maml, "-o", str(tmp_path / "out"), "--quiet", "--modalities", "flair"]) == 1
+    error = capsys.readouterr().err
+    assert "case b has none of FLAIR, only b_0001.nii.gz" in error and error.count("\n") == 1
+
+
+def test_predicts_every_subset(maml, tmp_path, capsys):
+    assert main(["predict", *maml, "-o", str(tmp_path / "out"), "--quiet", "--all-subsets", "--disable_tta"]) == 0
+    assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 7 + 1
+    assert (tmp_path / "out" / "T1+FLAIR" / "a.nii.gz").is_file()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("flags", [["--modalities", "CT"], ["--all-subsets"]])
+def test_other_models_have_no_modalities_to_choose(trained_model, images, tmp_path, capsys, flags):
+    model = ["-m", str(trained_model), "-f", "0", "-device", "cpu", "--quiet"]
+    assert main(["predict", "-i", str(images), "-o", str(tmp_path / "out"), *model, *flags]) == 1
+    error = capsys.readouterr().err
+    assert f"{' '.join(flags)}: a model of nnUNetTrainer needs all channels" in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_modalities_and_all_subsets_exclude_each_other(capsys):
+    with pytest.raises(SystemExit):
+        parse("--modalities", "T1", "--all-subsets")
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def processes_of_session(leader):

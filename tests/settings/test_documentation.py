@@ -5,7 +5,9 @@ import pytest
 from toy import REPOSITORY
 
 
-@pytest.mark.parametrize(("trainer", "page"), [("UCITrainer", "uci.md"), ("RDCLTrainer", "rdcl.md")])
+@pytest.mark.parametrize(
+    ("trainer", "page"), [("UCITrainer", "uci.md"), ("RDCLTrainer", "rdcl.md"), ("MAMLTrainer", "maml.md")]
+)
 def test_the_reference_page_is_up_to_date(trainer: str, page: str) -> None:
     program = REPOSITORY / "docs" / "reference" / "make_settings.py"
     table = subprocess.run(

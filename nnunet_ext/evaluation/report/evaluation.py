@@ -283,7 +283,10 @@ def case_rows(methods: Sequence[MethodPage]) -> list[tuple[str, Row]]:
 def evaluate_command(evaluated: Evaluated) -> list[str]:
     """The command that writes this evaluation anew."""
     result = evaluated.result
-    command = ["nnunet_ext", "evaluate", result.reference, result.prediction]
+    prediction, folder = Path(result.prediction), evaluated.folder
+    if evaluated.subsets is not None:
+        prediction, folder = prediction.parent, folder.parent
+    command = ["nnunet_ext", "evaluate", result.reference, str(prediction)]
     command += ["--surface-definition", result.surface_definition, "--nsd-tolerance", f"{result.tolerance_mm:g}"]
     labels = [name for name, value in result.labels.items() if isinstance(value, int)]
     regions = [f"{n}={','.join(map(str, v))}" for n, v in result.labels.items() if isinstance(v, list | tuple)]
@@ -291,4 +294,4 @@ def evaluate_command(evaluated: Evaluated) -> list[str]:
     command += ["--regions", *regions] if regions else []
     command += ["--only-predicted"] if result.only_predicted else []
     command += ["--allow-missing"] if result.missing else []
-    return command if evaluated.folder == Path(result.prediction) else [*command, "-o", str(evaluated.folder)]
+    return command if folder == prediction else [*command, "-o", str(folder)]

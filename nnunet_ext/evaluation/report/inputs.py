@@ -16,16 +16,19 @@ from nnunet_ext.evaluation.comparison.pairing import (
 )
 from nnunet_ext.evaluation.report.model import Model, is_model_folder
 from nnunet_ext.evaluation.results import CSV_NAME, JSON_NAME, EvaluationResult
+from nnunet_ext.evaluation.subsets import SUBSETS_NAME, Subsets, SubsetTable
 from nnunet_ext.utilities.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The evaluation in `folder`; several of one name are repeats (seeds) or folds."""
+    """The evaluation in `folder`; several of one name are repeats (seeds) or folds. Where `folder` is that of a subset
+    of the modalities, `subsets` are all of them."""
 
     name: str
     folder: Path
     result: EvaluationResult
+    subsets: SubsetTable | None = None
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,14 @@ def read_inputs(arguments: Sequence[str | Path], fold: str = "0", evaluation: Pa
     if evaluation is not None:
         if len(models) != 1:
             raise UsageError(f"--evaluation is for one model folder, not {len(models)}; add it as NAME={evaluation}")
-        inputs.append(_Input(models[0][0], evaluation.resolve(), None, False))
+        inputs.append(_Input(models[0][0], _largest_subset(evaluation.resolve()), None, False))
     given = {entry.name for entry in inputs if not entry.model}
     evaluations = []
     for entry in inputs:
         folder = entry.model.validation if entry.model else entry.folder
         superseded = entry.name in given if entry.named else bool(given)
         if not entry.model or (has_evaluation(folder) and not superseded):
-            evaluations.append(Evaluated(entry.name, folder, EvaluationResult.load(folder)))
+            evaluations.append(Evaluated(entry.name, folder, EvaluationResult.load(folder), _subsets_beside(folder)))
     found = Inputs(models, evaluations)
     _check_repeats(found)
     return found
@@ -105,6 +108,7 @@ def has_evaluation(folder: Path) -> bool:
 def _open(name: str, folder: Path, fold: str, named: bool) -> _Input:
     if is_model_folder(folder):
         return _Input(name, folder, Model.open(folder, fold), named)
+    folder = _largest_subset(folder)
     if not has_evaluation(folder):
         raise UsageError(
             f"{folder} is no model folder ($nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION, which holds"
@@ -112,6 +116,21 @@ def _open(name: str, folder: Path, fold: str, named: bool) -> _Input:
             f" nnunet_ext evaluate GT PRED -o {shlex.quote(str(folder))}"
         )
     return _Input(name, folder, None, named)
+
+
+def _largest_subset(folder: Path) -> Path:
+    """Of a folder with a folder per subset of the modalities that with the most of them, of those evaluated."""
+    if has_evaluation(folder) or not (folder / SUBSETS_NAME).is_file():
+        return folder
+    evaluated = [folder / name for name in Subsets.load(folder).subsets if has_evaluation(folder / name)]
+    return evaluated[-1] if evaluated else folder
+
+
+def _subsets_beside(folder: Path) -> SubsetTable | None:
+    above = folder.parent
+    if not (above / SUBSETS_NAME).is_file() or folder.name not in Subsets.load(above).subsets:
+        return None
+    return SubsetTable.load(above)
 
 
 def _label(folder: Path) -> str:

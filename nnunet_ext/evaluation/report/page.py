@@ -43,6 +43,7 @@ from nnunet_ext.evaluation.report.evaluation import (
 from nnunet_ext.evaluation.report.examples import Examples, describe_examples
 from nnunet_ext.evaluation.report.inputs import Evaluated, read_inputs
 from nnunet_ext.evaluation.report.model import ModelPage, describe_model
+from nnunet_ext.evaluation.report.subsets import describe_subsets
 from nnunet_ext.evaluation.results import RULES, spell
 from nnunet_ext.evaluation.surface import SURFACE_DEFINITIONS
 from nnunet_ext.utilities.errors import UsageError
@@ -137,6 +138,7 @@ def render(
         identity_columns=identity_columns,
         switched=switched_columns(columns, identity_columns),
         uneven=uneven_cases(methods),
+        subset_tables=describe_subsets(methods),
         num_shown=len(shown_classes(classes)),
         distributions=distributions.distribution_charts({method.name: method.result for method in methods}),
         frame=_frame(),
