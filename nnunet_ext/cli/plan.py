@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch-size", nargs="+", type=int, help="patch size in voxels; the topology follows")
     parser.add_argument("--batch-size", type=int, help="batch size of the target data")
     parser.add_argument("--features", nargs="+", type=int, help="features per stage of nnU-Net's own network")
+    parser.add_argument(
+        "--gpu-memory",
+        type=float,
+        metavar="GB",
+        help="plan patch and batch for so much, by nnU-Net's rule and the trainer's own network; nnU-Net's own: 8",
+    )
     parser.add_argument("--name", help="suffix of the new plans file")
     parser.add_argument("--list", action="store_true", help="list the trainer's settings and their defaults")
 
@@ -46,11 +52,22 @@ def run(args: argparse.Namespace) -> int:
 
     settings = settings_class(args.tr)
     overrides = (settings.literal() if args.paper else {}) | parse_settings(args.set)
-    inherited = (load_plans(args.d, args.p).get(PLANS_KEY) or {}).get(args.tr, {})
-    settings.from_dict(inherited | overrides)
-    changes = PlanChanges(args.c, args.patch_size, args.batch_size, args.features)
+    plans = load_plans(args.d, args.p)
+    inherited = (plans.get(PLANS_KEY) or {}).get(args.tr, {})
+    checked = settings.from_dict(inherited | overrides)
+    planned = None
+    if args.gpu_memory is not None:
+        if args.patch_size or args.batch_size or args.features:
+            raise UsageError("--gpu-memory decides patch and batch: leave --patch-size, --batch-size, --features out")
+        from nnunet_ext.trainers.find import trainer_class
+        from nnunet_ext.trainers.planning import fitted_configuration
+
+        planned = fitted_configuration(args.d, plans, args.c, trainer_class(args.tr), checked, args.gpu_memory)
+    changes = PlanChanges(args.c, args.patch_size, args.batch_size, args.features, planned)
     path = write_plans(args.d, args.p, args.name, args.tr, changes, overrides)
     if not args.quiet:
+        if planned is not None:
+            print(f"patch {planned['patch_size']}, batch {planned['batch_size']}")
         print(f"wrote {path}\ntrain with: nnUNetv2_train {args.d} {args.c} 0 -tr {args.tr} -p {path.stem}")
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ class PlanChanges:
     patch_size: Sequence[int] | None = None
     batch_size: int | None = None
     features_per_stage: Sequence[int] | None = None
+    planned: Mapping[str, Any] | None = None
+    """Keys of the configuration that a planner has decided, instead of the others here."""
 
 
 def load_plans(name_or_id: str | int, plans_name: str) -> dict[str, Any]:
@@ -78,6 +80,9 @@ def changed_plans(plans: dict[str, Any], changes: PlanChanges) -> dict[str, Any]
             f"-c {changes.configuration} is not in the plans; they have {', '.join(plans['configurations'])}"
         )
     configuration = plans["configurations"][changes.configuration]
+    if changes.planned is not None:
+        configuration.update(changes.planned)
+        return plans
     if changes.batch_size is not None:
         if changes.batch_size < 1:
             raise UsageError(f"--batch-size {changes.batch_size} must be at least 1")
