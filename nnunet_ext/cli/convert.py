@@ -6,6 +6,7 @@
   nnunet_ext convert covid_semiseg SRC --id 201
   nnunet_ext convert covid_semiseg SRC --id 303 --unlabeled
   nnunet_ext convert sarcoma_ct SRC --id 301 --slices
+  nnunet_ext convert brats SRC --id 137 --task regions
 
 Volumes and slices get patient-grouped folds, X-rays a labels.csv; both a manifest.json with a hash of every source
 file. A second run does nothing if nothing changed. Bad cases are named with their reasons, and then nothing is written.
@@ -20,7 +21,17 @@ from typing import Any
 from nnunet_ext.utilities.errors import UsageError
 
 HELP = "convert a public data set to nnUNet_raw"
-SPECIAL = ("task", "coronacases_window", "unlabeled", "slices", "window", "ignore_label_headers", "lists")
+SPECIAL = (
+    "task",
+    "coronacases_window",
+    "unlabeled",
+    "slices",
+    "window",
+    "ignore_label_headers",
+    "lists",
+    "grid",
+    "register",
+)
 """Options that only some converters take."""
 
 
@@ -39,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave bad cases out instead of stopping")
     parser.add_argument(
         "--task",
-        help="covid_ct_seg: infection, lung or lung_and_infection; covid_semiseg: infection or multiclass [infection]",
+        help="brats: labels or regions [labels]; covid_ct_seg: infection, lung or lung_and_infection; covid_semiseg:"
+        " infection or multiclass [infection]",
     )
     parser.add_argument(
         "--coronacases-window",
@@ -69,6 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lits, msd: masks take the header of their image, whatever their own says",
     )
     parser.add_argument("--lists", type=Path, metavar="FOLDER", help="chestxray14, chestxr: folder of split lists")
+    parser.add_argument("--grid", help="sarcoma: CT, MR_T1 or PET, on whose grid all three are written [CT]")
+    parser.add_argument(
+        "--register",
+        action="store_true",
+        default=None,
+        help="sarcoma: register the others rigidly to that one, and move them where the tumour masks gain by it",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,11 +117,12 @@ def run(args: argparse.Namespace) -> int:
         quiet=args.quiet,
     )
     if not args.quiet:
-        _report(outcome.folder, outcome.written, outcome.manifest, args.id)
+        lines = conversion.summary(outcome.manifest["cases"]) if conversion.summary else []
+        _report(outcome.folder, outcome.written, outcome.manifest, args.id, lines)
     return 0
 
 
-def _report(folder: Path, written: bool, manifest: dict[str, Any], dataset_id: int) -> None:
+def _report(folder: Path, written: bool, manifest: dict[str, Any], dataset_id: int, lines: list[str]) -> None:
     from nnunet_ext.utilities.datasets import relations
     from nnunet_ext.utilities.files import load_json
 
@@ -113,6 +133,8 @@ def _report(folder: Path, written: bool, manifest: dict[str, Any], dataset_id: i
     counts = ", ".join(f"{splits.count(split)} {split}" for split in ("train", "val", "test") if split in splits)
     slices = sum(entry.get("slices", 0) for entry in manifest["cases"].values())
     print(f"wrote {folder}: {counts}" + (f" ({slices} slices)" if slices else ""))
+    for line in lines:
+        print(f"  {line}")
     for name, entry in manifest["skipped"].items():
         print(f"  skipped {name}: {entry['reason']}")
     if relations(load_json(folder / "dataset.json")).get("labels") == "none":

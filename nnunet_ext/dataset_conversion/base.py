@@ -41,11 +41,20 @@ class Case:
     label: Path | None = None
     classes: tuple[int, ...] | None = None
     problem: str | None = None
+    channels: tuple[Path, ...] = ()
+    """Images of the other channels, where each channel is a file."""
+    channel_labels: tuple[Path, ...] = ()
+    """Label maps of the other channels, where each has its own."""
+
+    @property
+    def images(self) -> list[Path]:
+        """The images of all channels, in the order of the channels."""
+        return [self.image, *self.channels]
 
     @property
     def files(self) -> list[Path]:
-        """The source files of the case, image first."""
-        return [self.image] if self.label is None else [self.image, self.label]
+        """The source files of the case, images first."""
+        return [*self.images, *([] if self.label is None else [self.label]), *self.channel_labels]
 
     @property
     def has_truth(self) -> bool:
@@ -75,6 +84,8 @@ class Conversion:
     """With label maps only: training case -> patient, to the content of ``splits_final.json``."""
     name: str | None = None
     """Default name of the data set where source or options decide; else the converter's ``NAME``."""
+    summary: Callable[[dict[str, Entry]], list[str]] | None = None
+    """Lines to print about the converted cases."""
 
     def relative(self, path: Path) -> str:
         """How the manifest names a source file: its path below the source folder, or its own path outside of it."""

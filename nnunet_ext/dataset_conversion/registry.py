@@ -9,12 +9,15 @@ from types import ModuleType
 from nnunet_ext.utilities.errors import UsageError
 
 CONVERTERS = {
+    "brats": "nnunet_ext.dataset_conversion.brats",
     "covid19_20": "nnunet_ext.dataset_conversion.covid19_20",
     "covid_ct_seg": "nnunet_ext.dataset_conversion.covid_ct_seg",
     "covid_semiseg": "nnunet_ext.dataset_conversion.covid_semiseg",
+    "liver_phases": "nnunet_ext.dataset_conversion.liver_phases",
     "lits": "nnunet_ext.dataset_conversion.lits",
     "msd": "nnunet_ext.dataset_conversion.msd",
     "nsclc_pleural_effusion": "nnunet_ext.dataset_conversion.nsclc_pleural_effusion",
+    "sarcoma": "nnunet_ext.dataset_conversion.sarcoma",
     "sarcoma_ct": "nnunet_ext.dataset_conversion.sarcoma_ct",
     "chestxray14": "nnunet_ext.dataset_conversion.chestxray14",
     "chestxr": "nnunet_ext.dataset_conversion.chestxr",

@@ -21,7 +21,7 @@ from nnunet_ext.utilities.parallel import run_parallel
 
 MANIFEST = "manifest.json"
 SPLITS = "splits_final.json"
-OF_CONVERTERS = ("classification", "labels")
+OF_CONVERTERS = ("classification", "labels", "modality_names")
 """What converters, not ``nnunet_ext link``, write beside the relations in dataset.json."""
 
 

@@ -29,6 +29,7 @@ LUNG_WINDOW: Window = (-1250.0, 250.0)
 """In HU; that of the COVID-19-CT-Seg benchmark. Soft tissue is near 219 of 255, much as in COVID-SemiSeg's slices."""
 
 LABELS = {"background": 0, "tumour": 1}
+URL, LICENCE = "https://doi.org/10.7937/K9/TCIA.2015.7GO2GSKS", "CC BY 3.0"
 
 
 def plan(source: Path, slices: bool = False, window: Window | None = None) -> Conversion:
@@ -45,8 +46,7 @@ def plan(source: Path, slices: bool = False, window: Window | None = None) -> Co
         raise UsageError("--window concerns 8-bit slices; give --slices as well, or leave it out")
     if low >= high:
         raise UsageError(f"--window {low:g} {high:g}: the first must be below the second")
-    needed_folder(source, "STS_001/CT_image.nii.gz and CT_mask.nii.gz")
-    images, masks = ({f.parent.name: f for f in source.glob(f"[!.]*/CT_{kind}.nii.gz")} for kind in ("image", "mask"))
+    images, masks = patient_files(source, "CT")
     if not images:
         raise UsageError(f"{source} holds no PATIENT/CT_image.nii.gz; expected STS_001/CT_image.nii.gz and so on")
     cases = paired(images, masks, no_label="no CT_mask.nii.gz beside it", no_image="no CT_image.nii.gz beside it")
@@ -55,17 +55,22 @@ def plan(source: Path, slices: bool = False, window: Window | None = None) -> Co
         source=source,
         cases=unique_by_name(cases),
         dataset_json={"labels": LABELS}
-        | reference(
-            "Soft-tissue-Sarcoma (TCIA), CT as in the validation set of IBSI",
-            "https://doi.org/10.7937/K9/TCIA.2015.7GO2GSKS",
-            "CC BY 3.0",
-        ),
+        | reference("Soft-tissue-Sarcoma (TCIA), CT as in the validation set of IBSI", URL, LICENCE),
         process=partial(process_slices, window=(low, high)) if slices else partial(process_ct, num_labels=len(LABELS)),
         finish=finish_slices if slices else finish_ct,
         options={"slices": slices} | ({"window": [low, high]} if slices else {}),
         folds=patient_folds,
         name="SarcomaSlices" if slices else None,
     )
+
+
+def patient_files(source: Path, modality: str) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Patient -> image and patient -> mask of one modality: ``CT``, ``MR_T1`` or ``PET``."""
+    needed_folder(source, f"STS_001/{modality}_image.nii.gz and {modality}_mask.nii.gz")
+    images, masks = (
+        {f.parent.name: f for f in source.glob(f"[!.]*/{modality}_{kind}.nii.gz")} for kind in ("image", "mask")
+    )
+    return images, masks
 
 
 def process_slices(case: Case, folder: Path, *, window: Window) -> Entry:

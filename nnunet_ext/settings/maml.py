@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nnunet_ext.settings.base import Settings, bounded, choice, described
+from nnunet_ext.settings.base import PLANS_KEY, Settings, bounded, choice, described
 from nnunet_ext.utilities.errors import UsageError
 
 LARGEST_DROPOUT = 0.95  # of every modality at once, or no image would be left to learn from
@@ -104,8 +104,13 @@ def _is_probability(value: object) -> bool:
 
 
 def channel_names(dataset_json: dict[str, Any]) -> list[str]:
-    """A name for every channel of a data set, in order: that of ``dataset.json``, with its number where it is not the
-    only one (``CT_0``, ``CT_1``), since nnU-Net chooses the normalisation by these names."""
+    """A name for every channel of a data set, in order.
+
+    ``"nnunet_ext": {"modality_names": [...]}`` of ``dataset.json`` if there; otherwise nnU-Net's, by which it chooses
+    the normalisation, with its number where it is not the only one (``CT_0``, ``CT_1``).
+    """
+    if own := (dataset_json.get(PLANS_KEY) or {}).get("modality_names"):
+        return [str(name) for name in own]
     names = dataset_json["channel_names"] if "channel_names" in dataset_json else dataset_json["modality"]
     ordered = [names[key] for key in sorted(names, key=int)]
     return [f"{name}_{i}" if ordered.count(name) > 1 else name for i, name in enumerate(ordered)]

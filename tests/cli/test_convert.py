@@ -41,8 +41,8 @@ def test_list(capsys):
     assert main(["convert", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        *("covid19_20", "covid_ct_seg", "covid_semiseg", "lits", "msd", "nsclc_pleural_effusion", "sarcoma_ct"),
-        *("chestxray14", "chestxr"),
+        *("brats", "covid19_20", "covid_ct_seg", "covid_semiseg", "liver_phases", "lits", "msd"),
+        *("nsclc_pleural_effusion", "sarcoma", "sarcoma_ct", "chestxray14", "chestxr"),
     ]
     assert all("  " in line.strip() for line in lines)  # name and description apart
 
@@ -71,6 +71,22 @@ def test_several_slices_of_a_volume_are_counted(folders, capsys):
     out = capsys.readouterr().out
     assert "Dataset301_Mine: 2 train (4 slices)" in out
     assert "next: nnUNetv2_plan_and_preprocess -d 301 --verify_dataset_integrity" in out
+
+
+def test_what_a_converter_says_about_its_cases_is_printed(folders, capsys):
+    for patient in "ab":
+        for modality in ("CT", "MR_T1", "PET"):
+            for kind in ("image", "mask"):
+                path = folders / "source" / patient / f"{modality}_{kind}.nii.gz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                values = np.arange(24).reshape(3, 4, 2) > 12
+                SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values.astype(np.uint8)), str(path))
+    command = ["convert", "sarcoma", str(folders / "source"), "--id", "310", "-np", "1", "--grid", "PET"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("Dataset310_Sarcoma: 2 train")
+    assert lines[1] == "  a CT: covers 100% of the grid, 100% of the tumour; mask Dice 1.000"
+    assert len(lines) == 6 and lines[-1].startswith("next: nnUNetv2_plan_and_preprocess -d 310")
 
 
 def test_convert_then_nothing_to_do(folders, capsys):
@@ -116,6 +132,9 @@ def test_skipped_cases_are_reported(folders, capsys):
         (["covid_ct_seg", "src", "--id", "1", "--unlabeled"], "--unlabeled does not apply to covid_ct_seg"),
         (["lits", "src", "--id", "1", "--slices"], "--slices does not apply to lits"),
         (["sarcoma_ct", "src", "--id", "1", "--window", "0", "1"], "give --slices as well"),
+        (["lits", "src", "--id", "1", "--grid", "CT"], "--grid does not apply to lits"),
+        (["sarcoma_ct", "src", "--id", "1", "--register"], "--register does not apply to sarcoma_ct"),
+        (["brats", "src", "--id", "1", "--task", "lung"], "--task lung is not one of labels, regions"),
         (["chestxr", "src", "--id", "1", "--ignore-label-headers"], "--ignore-label-headers does not apply to chestxr"),
     ],
 )

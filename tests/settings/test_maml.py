@@ -19,6 +19,8 @@ def test_one_modality_per_channel() -> None:
 
 def test_names_that_nnunet_needs_twice_are_numbered() -> None:
     assert channel_names({"channel_names": {"0": "CT", "1": "PET", "2": "CT"}}) == ["CT_0", "PET", "CT_2"]
+    phases = {"channel_names": {"0": "CT", "1": "CT"}, "nnunet_ext": {"modality_names": ["AP", "VP"]}}
+    assert channel_names(phases) == ["AP", "VP"]
     assert channel_names({"modality": {"0": "CT", "1": "PET"}}) == ["CT", "PET"], "nnU-Net's old name for it"
     many = {str(i): f"phase {i}" for i in (0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9)}
     assert channel_names({"channel_names": many})[10] == "phase 10", "numbers, not text"
