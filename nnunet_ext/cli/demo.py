@@ -25,11 +25,14 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.evaluation.results import EvaluationResult
     from nnunet_ext.phantom.demo import run_demo
 
-    # Ended from outside (a time limit, say), the demo ends its training too, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
     folder: Path = args.o.resolve()
-    run_demo(folder, args.device, trainer_folder(), args.quiet)
+    # Ended from outside (a time limit, say), the demo ends its training too, as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run_demo(folder, args.device, trainer_folder(), args.quiet)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     dice = EvaluationResult.load(folder / "predictions").summary()["lesion"]["DSC"]
     minutes = (time.monotonic() - started) / 60
     print(f"mean Dice of {dice['n']} held-out CTs: {dice['mean']:.3f} (all in {minutes:.1f} minutes)")

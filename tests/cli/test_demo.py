@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ def test_defaults():
 def test_a_folder_in_use_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nnunet_ext.phantom.demo.find_program", lambda name: name)
     (tmp_path / "mine").write_text("precious")
+    before = signal.getsignal(signal.SIGTERM)
     assert main(["demo", "-o", str(tmp_path)]) == 1
+    assert signal.getsignal(signal.SIGTERM) is before, "forked workers of others would inherit it"
     error = capsys.readouterr().err
     assert "nnunet_ext demo: error: -o" in error
     assert "is not empty" in error
