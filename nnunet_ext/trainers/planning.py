@@ -78,4 +78,5 @@ def fitted_configuration(
         )
     fitted = {key: planned[key] for key in FITTED}
     recursive_fix_for_json_export(fitted)
+    fitted["patch_size"] = list(fitted["patch_size"])
     return fitted
