@@ -1,6 +1,7 @@
 """Show what a trained model has learned, as figures and tables beside it.
 
 nnunet_ext explain relation -d 201 -c 2d -p nnUNetPlans_full -f 0
+nnunet_ext explain attention -i IMAGES -d 43 -c 3d_fullres -f 0
 nnunet_ext explain relation --help
 """
 
@@ -10,7 +11,7 @@ import argparse
 from importlib import import_module
 
 HELP = "show what a trained model has learned"
-TOPICS = ("relation",)
+TOPICS = ("relation", "attention")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,19 +13,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_ext.cli.predict import fold, model_folder
+from nnunet_ext.cli.predict import add_folder_arguments, model_folder
 
 HELP = "feature relations of RDCLTrainer over the epochs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which trained model, which folds, where to."""
-    parser.add_argument("-d", help="data set name or ID that the model was trained on")
-    parser.add_argument("-c", help="configuration, e.g. 2d")
-    parser.add_argument("-tr", default="RDCLTrainer", help="trainer [RDCLTrainer]")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans [nnUNetPlans]")
-    parser.add_argument("-m", help="model folder, instead of -d -c -tr -p")
-    parser.add_argument("-f", nargs="+", type=fold, default=(0,), help="folds [0]")
+    add_folder_arguments(parser, "RDCLTrainer", (0,), "")
     parser.add_argument(
         "-o", type=Path, metavar="OUT", help="output folder; with several folds, OUT/fold_X [explain in the fold's]"
     )

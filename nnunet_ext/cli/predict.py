@@ -16,6 +16,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nnunet_ext.utilities.errors import UsageError
@@ -28,18 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-i", required=True, help="input folder with files CASE_0000.nii.gz, one per channel")
     parser.add_argument("-o", required=True, help="output folder, created if absent")
     add_model_arguments(parser)
-    parser.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window, of a patch [0.5]")
-    parser.add_argument("--disable_tta", action="store_true", help="no mirroring: faster, less accurate")
+    add_window_arguments(parser)
     parser.add_argument("--verbose", action="store_true", help="say more")
     parser.add_argument("--save_probabilities", action="store_true", help="write probabilities too (for ensembles)")
     parser.add_argument("--continue_prediction", "--c", action="store_true", help="skip cases that are predicted")
-    parser.add_argument("-npp", type=int, default=_from_environment("nnUNet_npp"), help="preprocessing processes [3]")
-    parser.add_argument("-nps", type=int, default=_from_environment("nnUNet_nps"), help="export processes [3]; 0: none")
     parser.add_argument("-prev_stage_predictions", help="folder of the previous stage's predictions (cascade)")
     parser.add_argument("-num_parts", type=int, default=1, help="number of calls that share the cases [1]")
     parser.add_argument("-part_id", type=int, default=0, help="which of them this one is, from 0 [0]")
     parser.add_argument("--disable_progress_bar", action="store_true", help="no progress bars")
-    parser.add_argument("--not_on_device", action="store_true", help="collect logits on the CPU: less GPU memory")
     modalities = parser.add_mutually_exclusive_group()
     modalities.add_argument(
         "--modalities", metavar="NAME,...", help="MAMLTrainer: read these modalities only, by name or place [all there]"
@@ -49,19 +46,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_window_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the window slides, and in how many processes."""
+    parser.add_argument("-step_size", type=float, default=0.5, help="step of the sliding window, of a patch [0.5]")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring: faster, less accurate")
+    parser.add_argument("--not_on_device", action="store_true", help="collect logits on the CPU: less GPU memory")
+    parser.add_argument("-npp", type=int, default=_from_environment("nnUNet_npp"), help="preprocessing processes [3]")
+    parser.add_argument("-nps", type=int, default=_from_environment("nnUNet_nps"), help="export processes [3]; 0: none")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, trainer: str = "nnUNetTrainer") -> None:
     """Which trained model: -d -c -tr -p or -m; folds, checkpoint, device."""
-    parser.add_argument("-d", help="data set name or ID that the model was trained on")
-    parser.add_argument("-c", help="configuration, e.g. 3d_fullres")
-    parser.add_argument("-tr", default="nnUNetTrainer", help="trainer [nnUNetTrainer]")
-    parser.add_argument("-p", default="nnUNetPlans", help="plans [nnUNetPlans]")
-    parser.add_argument("-m", help="model folder, instead of -d -c -tr -p")
-    parser.add_argument("-f", nargs="+", type=fold, default=(0, 1, 2, 3, 4), help="folds to average [0 1 2 3 4]")
+    add_folder_arguments(parser, trainer)
     parser.add_argument("-chk", default="checkpoint_final.pth", help="checkpoint [checkpoint_final.pth]")
     parser.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="device [cuda]")
     parser.add_argument(
         "--trust-checkpoint", action="store_true", help="load checkpoints that may run code; for your own files only"
     )
+
+
+def add_folder_arguments(
+    parser: argparse.ArgumentParser, trainer: str, folds: Sequence[int] = (0, 1, 2, 3, 4), purpose: str = " to average"
+) -> None:
+    """Of these the folder, for `model_folder`, and the folds."""
+    parser.add_argument("-d", help="data set name or ID that the model was trained on")
+    parser.add_argument("-c", help="configuration, e.g. 3d_fullres")
+    parser.add_argument("-tr", default=trainer, help="trainer [%(default)s]")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans [nnUNetPlans]")
+    parser.add_argument("-m", help="model folder, instead of -d -c -tr -p")
+    listed = " ".join(map(str, folds))
+    parser.add_argument("-f", nargs="+", type=fold, default=tuple(folds), help=f"folds{purpose} [{listed}]")
 
 
 def fold(text: str) -> int | str:
@@ -89,6 +103,8 @@ def model_folder(args: argparse.Namespace) -> Path:
 def run(args: argparse.Namespace) -> int:
     """Predict; prints where the segmentations are."""
     check_numbers(args)
+    if not 0 <= args.part_id < args.num_parts:
+        raise UsageError(f"-part_id {args.part_id} is outside the range [0, {args.num_parts - 1}] of -num_parts")
     folder = model_folder(args)
     import torch
 
@@ -99,11 +115,7 @@ def run(args: argparse.Namespace) -> int:
     device = torch_device(args.device)
     if device.type == "cuda":
         torch.set_num_threads(1)  # as the host: more threads do not help there
-    with contextlib.ExitStack() as stack:
-        # A cluster ends jobs by SIGTERM: leave as on Ctrl-C, without processes and half-written files.
-        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)))
-        if args.quiet:
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+    with long_run(args.quiet):
         no_bar = args.quiet or args.disable_progress_bar
         predictor = (SubsetPredictor if args.all_subsets else ExtensionPredictor)(
             tile_step_size=args.step_size,
@@ -139,12 +151,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def long_run(quiet: bool) -> Iterator[None]:
+    """Inside, SIGTERM (a cluster ends jobs by it) leaves as Ctrl-C does, without processes and half-written files; if
+    `quiet`, nothing is printed."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)))
+        if quiet:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(Path(os.devnull).open("w"))))
+        yield
+
+
 def check_numbers(args: argparse.Namespace) -> None:
-    """Raises UsageError for a number out of its range."""
+    """Raises UsageError for a number of `add_window_arguments` that is out of its range."""
     if not 0 < args.step_size <= 1:
         raise UsageError(f"-step_size {args.step_size:g} is outside the range (0, 1]")
-    if not 0 <= args.part_id < args.num_parts:
-        raise UsageError(f"-part_id {args.part_id} is outside the range [0, {args.num_parts - 1}] of -num_parts")
     for name in ("npp", "nps"):
         if getattr(args, name) < 0:
             raise UsageError(f"-{name} {getattr(args, name)} must be 0 (in this process) or more")

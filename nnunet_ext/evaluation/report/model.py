@@ -253,10 +253,12 @@ def shown_pictures(folder: Path) -> tuple[list[ShownPicture], str]:
         pictures = read_pictures(folder)
     except UsageError as error:
         return [], f"No pictures: {error}."
-    shown = []
-    for picture in pictures:
-        try:
-            shown.append(ShownPicture(picture, uri=picture_uri(folder, picture)))
-        except UsageError as error:
-            shown.append(ShownPicture(picture, note=f"Not shown: {error}."))
-    return shown, ""
+    return [show_picture(folder, picture) for picture in pictures], ""
+
+
+def show_picture(folder: Path, picture: Picture) -> ShownPicture:
+    """The picture, or why it is not shown."""
+    try:
+        return ShownPicture(picture, uri=picture_uri(folder, picture))
+    except UsageError as error:
+        return ShownPicture(picture, note=f"Not shown: {error}.")

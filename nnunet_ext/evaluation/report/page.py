@@ -19,6 +19,7 @@ from nnunet_ext.evaluation.comparison.compare import ALPHA
 from nnunet_ext.evaluation.comparison.statistics import EFFECTS, TESTS
 from nnunet_ext.evaluation.metrics import METRICS
 from nnunet_ext.evaluation.report import charts, distributions
+from nnunet_ext.evaluation.report.attention import describe_attention
 from nnunet_ext.evaluation.report.comparison import (
     DEFAULTS,
     DIRECTIONS,
@@ -139,6 +140,7 @@ def render(
         switched=switched_columns(columns, identity_columns),
         uneven=uneven_cases(methods),
         subset_tables=describe_subsets(methods),
+        attention=describe_attention(models, methods),
         num_shown=len(shown_classes(classes)),
         distributions=distributions.distribution_charts({method.name: method.result for method in methods}),
         frame=_frame(),
