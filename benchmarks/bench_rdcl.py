@@ -13,20 +13,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from statistics import median
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from measuring import Storages, missed, mixed_precision, ratio, segmentation_loss
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from nnunet_ext.architectures.cpu_layout import weights_channels_last
 from nnunet_ext.architectures.rdcl import RDCLNet
 from nnunet_ext.losses.relation import general_relation_loss, relation_matrix, target_relation_loss
 from nnunet_ext.trainers.host_unet import paper_unet
@@ -34,28 +29,6 @@ from nnunet_ext.trainers.rdcl import PAPER_3D
 
 BATCH = 2
 GOALS = {"step": 1.70, "prediction": 1.35, "activations": 0.50}
-DICE = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
-
-
-class Storages(TorchDispatchMode):
-    """Counts the bytes that were made inside and are still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operator and remember its outputs."""
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self.made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return result
-
-    def alive(self) -> int:
-        """Bytes."""
-        return sum(size for reference, size in self.made.values() if not reference.expired())
 
 
 def main() -> int:
@@ -70,31 +43,28 @@ def main() -> int:
     device = torch.device(args.device)
     nnunet = paper_unet(PAPER_3D).to(device)
     rdcl = RDCLNet(paper_unet(PAPER_3D), recompute_general=True).to(device)
+    if args.device == "cpu":
+        weights_channels_last(rdcl)  # as the trainer does
     images = torch.randn(BATCH, 1, *args.patch, device=device)
     others = torch.randn(BATCH, 1, *args.patch, device=device)
-    loss = segmentation_loss(nnunet, images)
+    with torch.no_grad():
+        loss, targets = segmentation_loss(nnunet(images))
+
+    def compared(name: str, run: Callable[..., None], *inputs: Any) -> float:
+        ours = "RDCL", lambda: run(rdcl, *inputs)
+        peer = "nnU-Net", lambda: run(nnunet, inputs[0])
+        return ratio(name, ours, peer, args.turns)
+
     ratios = {
-        "step": ratio("step", lambda: step(rdcl, loss, images, others), lambda: step(nnunet, loss, images), args.turns),
-        "prediction": ratio("prediction", lambda: predict(rdcl, images), lambda: predict(nnunet, images), args.turns),
+        "step": compared("step", partial(step, loss=lambda logits: loss(logits, targets)), images, others),
+        "prediction": compared("prediction", predict, images),
         "activations": activations(rdcl, torch.cat([images, others])),
     }
-    missed = [f"{name} {ratios[name]:.2f} (goal {goal})" for name, goal in GOALS.items() if ratios[name] > goal]
-    print("missed: " + ", ".join(missed) if missed else "all goals met")
-    return int(bool(missed))
-
-
-def segmentation_loss(network: nn.Module, images: Tensor) -> Callable[[list[Tensor]], Tensor]:
-    """nnU-Net's loss against noise."""
-    with torch.no_grad():
-        targets = [torch.randint(0, 2, (BATCH, 1, *x.shape[2:]), device=images.device) for x in network(images)]
-    weights = [1 / 2**level for level in range(len(targets) - 1)] + [0]
-    single = DC_and_CE_loss(DICE, {})
-    loss = DeepSupervisionWrapper(single, [weight / sum(weights) for weight in weights])
-    return lambda logits: loss(logits, targets)
+    return missed(ratios, GOALS)
 
 
 def step(
-    network: nn.Module, loss: Callable[[list[Tensor]], Tensor], images: Tensor, others: Tensor | None = None
+    network: nn.Module, images: Tensor, others: Tensor | None = None, *, loss: Callable[[Sequence[Tensor]], Tensor]
 ) -> None:
     """Forward, loss, backward."""
     network.train()
@@ -120,11 +90,6 @@ def predict(network: Any, images: Tensor) -> None:
     network.decoder.deep_supervision = True
 
 
-def mixed_precision(images: Tensor) -> Any:
-    """As nnU-Net: on CUDA only."""
-    return torch.autocast("cuda") if images.is_cuda else nullcontext()
-
-
 def activations(rdcl: RDCLNet, images: Tensor) -> float:
     """Bytes that the general encoder keeps for the backward pass, over those of an encoder that keeps all."""
     rdcl.train()
@@ -137,28 +102,6 @@ def activations(rdcl: RDCLNet, images: Tensor) -> float:
         del features
     print(f"activations: {kept[True] / 2**20:.0f} MiB, second encoder {kept[False] / 2**20:.0f} MiB", flush=True)
     return kept[True] / kept[False]
-
-
-def ratio(name: str, ours: Callable[[], None], peer: Callable[[], None], turns: int) -> float:
-    """Median seconds of `ours` over those of `peer`."""
-    seconds: dict[str, list[float]] = {"rdcl": [], "nnunet": []}
-    for turn in range(turns + 1):
-        for who, call in (("rdcl", ours), ("nnunet", peer)):
-            start = now()
-            call()
-            if turn:  # the first one warms up
-                seconds[who].append(now() - start)
-    a, b = (median(values) for values in seconds.values())
-    print(f"{name}: RDCL {a:.3f} s, nnU-Net {b:.3f} s, {a / b:.2f} times", flush=True)
-    return a / b
-
-
-def now() -> float:
-    """CPU seconds of this process; with a GPU, seconds once it is idle."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
-from toy import SHIM, Workspace, command, write_toy_ct, write_toy_xrays
+from toy import FOLDERS, Workspace, command, write_toy_ct, write_toy_xrays
 
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and so would the commands that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -17,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def prepared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The toy target, preprocessed, linked to the toy X-rays, with plans ``nnUNetPlans_tiny`` for UCITrainer."""
     workspace = Workspace(tmp_path_factory.mktemp("nnunet"))
-    folders = {name: str(workspace.root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    folders = {name: str(workspace.root / name) for name in FOLDERS}
     for folder in folders.values():
         Path(folder).mkdir()
     write_toy_ct(workspace.raw)
@@ -45,20 +44,12 @@ def prepared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture
 def workspace(prepared_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A copy of the prepared folders as the current nnU-Net folders: a test may change or delete what it likes."""
-    shutil.copytree(prepared_workspace.root, tmp_path / "nnunet")
-    copy = Workspace(tmp_path / "nnunet")
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(copy.root / name))
-    monkeypatch.setenv("nnUNet_extTrainer", str(SHIM))
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    monkeypatch.setenv("nnUNet_def_n_proc", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return copy
+    """A copy of the prepared folders as the current nnU-Net folders."""
+    return prepared_workspace.copied(tmp_path / "nnunet", monkeypatch)
 
 
 @pytest.fixture
 def no_nnunet_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shell in which no nnU-Net variable is set."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer"):
+    for name in (*FOLDERS, "nnUNet_extTrainer"):
         monkeypatch.delenv(name, raising=False)

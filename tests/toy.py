@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIM = REPOSITORY / "nnunet_ext" / "nnunet_trainers"
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def command(name: str, *arguments: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +56,30 @@ class Workspace:
     @property
     def raw(self) -> Path:
         return self.root / "nnUNet_raw" / self.target
+
+    def copied(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+        """A copy of these folders as the current nnU-Net folders: a test may change or delete what it likes."""
+        shutil.copytree(self.root, root)
+        for name in FOLDERS:
+            monkeypatch.setenv(name, str(root / name))
+        for name, value in (("nnUNet_n_proc_DA", "0"), ("nnUNet_def_n_proc", "1"), ("OMP_NUM_THREADS", "1")):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("nnUNet_extTrainer", str(SHIM))
+        return Workspace(root, self.target, self.xrays)
+
+    def trainer(self, kind: type[Any], plans_name: str, **settings: Any) -> Any:
+        """A trainer of fold 0 on the CPU; `settings` besides those in the plans."""
+        import torch
+
+        plans = json.loads((self.preprocessed / f"{plans_name}.json").read_text())
+        plans["nnunet_ext"][kind.settings_class.trainer].update(settings)
+        dataset_json = json.loads((self.preprocessed / "dataset.json").read_text())
+        return kind(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+
+
+def weights(trainer: Any) -> dict[str, Any]:
+    """A copy of what the network has learned."""
+    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
 
 def write_toy_ct(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from toy_model import stock_checkpoint, tiny_plans
 
 from nnunet_ext.settings.maml import MAMLSettings, modality_channels
+from nnunet_ext.trainers.maml import MAMLTrainer
 
 NAMES = ("T1", "T2", "FLAIR")
 CT = {"mean": 40.0, "std": 20.0, "percentile_00_5": -30.0, "percentile_99_5": 90.0}
@@ -39,8 +41,6 @@ def write_maml_model(folder: Path, names=NAMES, settings=None, folds=(0, 1)) -> 
     """A model folder with random weights per fold."""
     import torch
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from nnunet_ext.trainers.maml import MAMLTrainer
 
     dataset_json = maml_dataset(names)
     plans = maml_plans(len(names), settings)
@@ -73,3 +73,19 @@ def write_cases(folder: Path, cases) -> Path:
         for channel in channels:
             write_volume(folder / f"{case}_{channel:04d}.nii.gz", [ord(case), channel])
     return folder
+
+
+class Watched(MAMLTrainer):
+    """Remembers what each step was made of."""
+
+    def on_train_start(self) -> None:
+        self.seen: list[list[str]] = []
+        super().on_train_start()
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        losses = super().train_step(batch)
+        self.seen.append([name for name in losses if name.startswith("loss/")])
+        return losses
+
+
+Watched.__name__ = "MAMLTrainer"

@@ -17,6 +17,7 @@ from dynamic_network_architectures.building_blocks.residual_encoders import Resi
 from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import Tensor, nn
 
+from nnunet_ext.architectures.cpu_layout import channels_last, use_channelwise_norms
 from nnunet_ext.architectures.modality_attention import ModalityAttention
 
 
@@ -72,6 +73,7 @@ class MAMLNet(nn.Module):
             )
             self.head = convolution(channels, first.decoder.num_classes, 1)
         self.present = tuple(range(len(streams)))
+        use_channelwise_norms(self)
 
     def select_modalities(self, indices: Sequence[int] | None) -> None:
         """From now on run the streams `indices` only; None: all. Belongs to the object, not to its weights.
@@ -121,7 +123,7 @@ class MAMLNet(nn.Module):
         finest levels, finest first; None: of all."""
         stream: Any = self.streams[index]
         decoder = stream.decoder
-        *skips, features = stream.encoder(_channels(x, self.modalities[index]))
+        *skips, features = stream.encoder(channels_last(_channels(x, self.modalities[index])))
         first_head = 0 if num_heads is None else len(decoder.stages) - num_heads
         logits = []
         for level, skip in enumerate(reversed(skips)):

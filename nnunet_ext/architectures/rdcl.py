@@ -19,6 +19,8 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from nnunet_ext.architectures.cpu_layout import channels_last, use_channelwise_norms
+
 ATTRIBUTES_READ_BY_THE_DECODER = ("strides", "output_channels")
 FEWEST_COSTLY_CHANNELS = 8
 
@@ -64,6 +66,7 @@ class RDCLNet(nn.Module):
         self.general_encoder = deepcopy(encoder)
         self.decoder = _with_twice_the_bottleneck(decoder)
         self.apply(parts.initialize)
+        use_channelwise_norms(self)
 
     def forward(
         self,
@@ -84,13 +87,17 @@ class RDCLNet(nn.Module):
         Returns: logits (num_labeled, classes, *spatial), or a list of them, finest first, with deep supervision on;
         with `relations` the pair of these and `RelationFeatures`.
         """
+        x = channels_last(x)
         *skips, target = self.encoder(x)
-        both = x if non_target is None else torch.cat([x, non_target])
+        both = x if non_target is None else torch.cat([x, channels_last(non_target)])
         # Normalised per image, so one pass over both batches equals two passes.
         general = self._general_features(both)
         general_target, general_non_target = general[: len(x)], general[len(x) :]
         bottleneck = torch.cat([target, general_target if self.joint_general else general_target.detach()], 1)
-        logits = self.decoder([features[:num_labeled] for features in (*skips, bottleneck)])
+        features = [*skips, bottleneck]
+        if num_labeled is not None and num_labeled < len(x):  # even a slice of all is a copy in the backward pass
+            features = [each[:num_labeled] for each in features]
+        logits = self.decoder(features)
         if non_target is None and not relations:
             return logits
         return logits, RelationFeatures(None if non_target is None else general_non_target, general_target, target)

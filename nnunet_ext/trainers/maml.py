@@ -12,6 +12,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from nnunet_ext.architectures.cpu_layout import weights_channels_last
 from nnunet_ext.architectures.maml import MAMLNet
 from nnunet_ext.losses.maml import MAMLLoss
 from nnunet_ext.settings.maml import MAMLSettings, absence_probabilities, modality_channels
@@ -138,6 +139,8 @@ class MAMLTrainer(ExtensionTrainer[MAMLSettings]):
     def initialize(self) -> None:
         """As the host; a compiled network must have room for one version per subset of the modalities."""
         super().initialize()
+        if self.device.type == "cpu":
+            weights_channels_last(self.network)
         if self._drops_modalities:
             subsets = 2 ** len(self.modality_names)
             config: Any = torch._dynamo.config

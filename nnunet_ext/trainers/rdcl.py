@@ -12,6 +12,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from nnunet_ext.architectures.cpu_layout import weights_channels_last
 from nnunet_ext.architectures.rdcl import RDCLNet, RelationFeatures
 from nnunet_ext.data.patch_stream import PatchStream, related_sources
 from nnunet_ext.losses.ramp import ramp_up
@@ -226,6 +227,12 @@ class RDCLTrainer(ExtensionTrainer[RDCLSettings]):
     def rdcl_network(self) -> RDCLNet:
         """The network without wrappers."""
         return cast(RDCLNet, self.bare_network)
+
+    def initialize(self) -> None:
+        """As the host."""
+        super().initialize()
+        if self.device.type == "cpu":
+            weights_channels_last(self.network)
 
     def on_train_start(self) -> None:
         """As the host; a new run then starts its general encoder from `general_weights`, or warns."""

@@ -2,54 +2,25 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import Tensor, nn
+from toy_unet import unet
 
+from nnunet_ext.architectures.cpu_layout import channels_last
 from nnunet_ext.architectures.maml import MAMLNet, mean_prediction
 from nnunet_ext.architectures.modality_attention import ModalityAttention
 
 CLASSES = 3
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than these networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def unet(dimensions: int = 3, residual: bool = False, channels: int = 1) -> nn.Module:
-    arguments: dict[str, Any] = {
-        "input_channels": channels,
-        "n_stages": 3,
-        "features_per_stage": [4, 8, 12],
-        "conv_op": nn.Conv3d if dimensions == 3 else nn.Conv2d,
-        "kernel_sizes": [[3] * dimensions] * 3,
-        "strides": [[1] * dimensions, [2] * dimensions, [2] * dimensions],
-        "num_classes": CLASSES,
-        "n_conv_per_stage_decoder": 1,
-        "conv_bias": True,
-        "norm_op": nn.InstanceNorm3d if dimensions == 3 else nn.InstanceNorm2d,
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "nonlin": nn.LeakyReLU,
-        "nonlin_kwargs": {"inplace": True},
-        "deep_supervision": True,
-    }
-    if residual:
-        return ResidualEncoderUNet(n_blocks_per_stage=[1, 2, 2], **arguments)
-    return PlainConvUNet(n_conv_per_stage=2, **arguments)
-
-
 def maml(num_modalities: int = 2, dimensions: int = 3, residual: bool = False, **options: Any) -> MAMLNet:
     torch.manual_seed(0)
-    streams = [unet(dimensions, residual) for _ in range(num_modalities)]
+    streams = [unet(dimensions, residual, classes=CLASSES) for _ in range(num_modalities)]
     return MAMLNet(streams, [[i] for i in range(num_modalities)], **options)
 
 
@@ -220,7 +191,9 @@ def test_outputs_of_training_and_prediction(dimensions: int, residual: bool) -> 
     outputs = net(x)
     assert [list(output.shape) for output in outputs] == [full, full, half, full, half]
     for i in range(2):
-        for mine, level in zip(outputs[1 + 2 * i : 3 + 2 * i], net.streams[i](x[:, i : i + 1]), strict=True):
+        for mine, level in zip(
+            outputs[1 + 2 * i : 3 + 2 * i], net.streams[i](channels_last(x[:, i : i + 1])), strict=True
+        ):
             assert torch.equal(mine, level), "a stream is the plan's own U-Net, and sees its own channel"
     both, attention = net(x, return_attention=True)
     assert torch.equal(both[0], outputs[0]) and list(attention.shape) == [2, 2, *[16] * dimensions]
@@ -244,11 +217,11 @@ def test_joint_logits_are_those_of_the_attended_features() -> None:
 
 def test_a_modality_may_have_several_channels() -> None:
     torch.manual_seed(0)
-    net = MAMLNet([unet(channels=2), unet()], [[2, 0], [1]])
+    net = MAMLNet([unet(channels=2, classes=CLASSES), unet(classes=CLASSES)], [[2, 0], [1]])
     x = images(3)
     outputs = net(x)
-    assert torch.equal(outputs[1], net.streams[0](x[:, [2, 0]])[0])
-    assert torch.equal(outputs[3], net.streams[1](x[:, [1]])[0])
+    assert torch.equal(outputs[1], net.streams[0](channels_last(x[:, [2, 0]]))[0])
+    assert torch.equal(outputs[3], net.streams[1](channels_last(x[:, [1]]))[0])
 
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
@@ -292,7 +265,7 @@ def test_a_subset_is_what_is_left_of_the_formulas() -> None:
 def test_a_modality_alone_is_segmented_by_its_own_head() -> None:
     net, x = maml(deep_supervision=False), images()
     logits, attention = net(x, present=[1], return_attention=True)
-    assert torch.equal(logits, net.streams[1](x[:, 1:])[0])
+    assert torch.equal(logits, net.streams[1](channels_last(x[:, 1:]))[0])
     assert torch.equal(attention, torch.ones(2, 1, 16, 16, 16))
     untrained_heads = maml(deep_supervision=False, stream_heads=False)
     untrained_heads.load_state_dict(net.state_dict())
@@ -341,7 +314,7 @@ def test_the_ensemble_averages_probabilities(regions: bool) -> None:
     net, x = maml(3, fusion="ensemble", region_targets=regions), images(3)
     assert net.attention is None and net.head is None
     joint, attention = net(x, return_attention=True)
-    streams = [net.streams[i](x[:, i : i + 1])[0] for i in range(3)]
+    streams = [net.streams[i](channels_last(x[:, i : i + 1]))[0] for i in range(3)]
     probability = torch.sigmoid if regions else lambda z: torch.softmax(z, 1)
     expected = torch.stack([probability(z) for z in streams]).mean(0)
     assert torch.allclose(probability(joint[0]), expected, atol=1e-6)
@@ -361,7 +334,9 @@ def test_extreme_predictions_stay_finite() -> None:
 @pytest.mark.parametrize("fusion", ["attention", "ensemble"])
 def test_strict_loading_with_deep_supervision_on_and_off(fusion: str) -> None:
     trained, x = maml(fusion=fusion), images()
-    predicting = MAMLNet([unet(), unet()], [[0], [1]], fusion=fusion, deep_supervision=False)
+    predicting = MAMLNet(
+        [unet(classes=CLASSES), unet(classes=CLASSES)], [[0], [1]], fusion=fusion, deep_supervision=False
+    )
     predicting.load_state_dict(trained.state_dict())
     assert torch.equal(predicting(x), trained(x)[0])
     assert torch.equal(predicting.eval()(x), trained(x)[0]), "a flag decides what is returned, not the mode"

@@ -1,49 +1,14 @@
 """The RDCL network: sizes, who learns from what, one entry for training and prediction."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from measuring import Storages
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from toy_unet import unet
 
 from nnunet_ext.architectures.rdcl import RDCLNet
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than these networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def unet(dimensions: int = 3, residual: bool = False, deep_supervision: bool = True) -> nn.Module:
-    arguments: dict[str, Any] = {
-        "input_channels": 1,
-        "n_stages": 3,
-        "features_per_stage": [4, 8, 12],
-        "conv_op": nn.Conv3d if dimensions == 3 else nn.Conv2d,
-        "kernel_sizes": [[3] * dimensions] * 3,
-        "strides": [[1] * dimensions, [2] * dimensions, [2] * dimensions],
-        "num_classes": 2,
-        "n_conv_per_stage_decoder": 1,
-        "conv_bias": True,
-        "norm_op": nn.InstanceNorm3d if dimensions == 3 else nn.InstanceNorm2d,
-        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "nonlin": nn.LeakyReLU,
-        "nonlin_kwargs": {"inplace": True},
-        "deep_supervision": deep_supervision,
-    }
-    if residual:
-        return ResidualEncoderUNet(n_blocks_per_stage=[1, 2, 2], **arguments)
-    return PlainConvUNet(n_conv_per_stage=2, **arguments)
 
 
 def images(dimensions: int, batch: int = 2, seed: int = 0) -> Tensor:
@@ -135,25 +100,6 @@ def test_compiled_in_one_piece() -> None:
         torch.stack(terms).sum().backward()
         gradients.append([p.grad.clone() for p in net.parameters() if p.grad is not None])
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
-
-
-class Storages(TorchDispatchMode):
-    """Counts the bytes that were made inside and are still there."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self.made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return result
-
-    def alive(self) -> int:
-        return sum(size for reference, size in self.made.values() if not reference.expired())
 
 
 @pytest.mark.parametrize("residual", [False, True])

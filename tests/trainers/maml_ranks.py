@@ -2,27 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from toy_maml import Watched
 
-from nnunet_ext.trainers.maml import MAMLTrainer
 from nnunet_ext.utilities.files import load_json
-
-
-class Watched(MAMLTrainer):
-    def on_train_start(self) -> None:
-        self.seen: list[list[str]] = []
-        super().on_train_start()
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        losses = super().train_step(batch)
-        self.seen.append([name for name in losses if name.startswith("loss/")])
-        return losses
-
-
-Watched.__name__ = "MAMLTrainer"
 
 
 def train_on_rank(rank: int, preprocessed: str, plans_name: str, folder: str) -> None:

@@ -12,7 +12,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 import torch.multiprocessing as mp
-from toy import SHIM, Workspace, command
+from toy import FOLDERS, Workspace, command, weights
+from toy_maml import Watched
 
 from nnunet_ext.cli.main import main
 from nnunet_ext.trainers.maml import MAMLTrainer
@@ -22,7 +23,6 @@ from nnunet_ext.utilities.files import load_json, save_json
 
 PLANS = "nnUNetPlans_maml"
 TINY = ("num_epochs=2", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1", "save_every=1", "seed=1")
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
 
 
@@ -78,30 +78,17 @@ def phases(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture
 def workspace(phases: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy of the toy phases' folders as the current nnU-Net folders."""
-    copy = Workspace(tmp_path / "nnunet", target=phases.target)
-    shutil.copytree(phases.root, copy.root)
-    for name in FOLDERS:
-        monkeypatch.setenv(name, str(copy.root / name))
-    for name, value in (("nnUNet_n_proc_DA", "0"), ("nnUNet_def_n_proc", "1"), ("OMP_NUM_THREADS", "1")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_extTrainer", str(SHIM))
-    return copy
+    return phases.copied(tmp_path / "nnunet", monkeypatch)
 
 
 def make_trainer(workspace: Workspace, trainer: type[MAMLTrainer] = MAMLTrainer, **settings: Any) -> MAMLTrainer:
-    plans = load_json(workspace.preprocessed / f"{PLANS}.json")
-    plans["nnunet_ext"]["MAMLTrainer"].update(settings)
-    dataset_json = load_json(workspace.preprocessed / "dataset.json")
-    return trainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+    made: MAMLTrainer = workspace.trainer(trainer, PLANS, **settings)
+    return made
 
 
 def change_dataset(workspace: Workspace, changes: dict[str, Any]) -> None:
     for folder in (workspace.raw, workspace.preprocessed):
         save_json({**load_json(folder / "dataset.json"), **changes}, folder / "dataset.json")
-
-
-def weights(trainer: MAMLTrainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
 
 
 def logged(trainer: MAMLTrainer, group: str) -> dict[str, list[float]]:
@@ -289,27 +276,11 @@ def test_subsets_have_the_asked_probabilities() -> None:
     assert draw_subsets([0.5, 0.9, 0.0], 4000) == subsets
 
 
-class Watched(MAMLTrainer):
-    """Remembers what each step was made of."""
-
-    def on_train_start(self) -> None:
-        self.seen: list[list[str]] = []
-        super().on_train_start()
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        losses = super().train_step(batch)
-        self.seen.append([name for name in losses if name.startswith("loss/intra")])
-        return losses
-
-
-Watched.__name__ = "MAMLTrainer"
-
-
 def test_an_absent_modality_has_no_loss_and_no_gradient(workspace: Workspace) -> None:
     settings = {"modality_probabilities": {"arterial": 0.95}, "num_epochs": 1, "num_iterations_per_epoch": 6}
     trainer = make_trainer(workspace, Watched, **settings)
     trainer.run_training()
-    assert ["loss/intra_venous"] in trainer.seen and len(trainer.seen) == 6
+    assert ["loss/joint", "loss/intra_venous"] in trainer.seen and len(trainer.seen) == 6
     assert all("loss/intra_venous" in names for names in trainer.seen)
 
     trainer.network.zero_grad(set_to_none=True)

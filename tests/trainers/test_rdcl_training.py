@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from toy import REPOSITORY, SHIM, Workspace, command, write_toy_ct
+from toy import FOLDERS, REPOSITORY, Workspace, command, weights, write_toy_ct
 
 from nnunet_ext.architectures.rdcl import RelationFeatures
 from nnunet_ext.cli.main import main
@@ -27,7 +27,6 @@ from nnunet_ext.utilities.relation_record import read_relations
 
 PLANS = "nnUNetPlans_rdcl"
 TINY = ("num_epochs=2", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1", "save_every=1", "seed=1")
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @pytest.fixture(scope="module")
@@ -50,25 +49,12 @@ def linked_workspace(prepared_workspace: Workspace, tmp_path_factory: pytest.Tem
 @pytest.fixture
 def workspace(linked_workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy of the linked folders as the current nnU-Net folders."""
-    copy = Workspace(tmp_path / "nnunet")
-    shutil.copytree(linked_workspace.root, copy.root)
-    for name in FOLDERS:
-        monkeypatch.setenv(name, str(copy.root / name))
-    for name, value in (("nnUNet_n_proc_DA", "0"), ("nnUNet_def_n_proc", "1"), ("OMP_NUM_THREADS", "1")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("nnUNet_extTrainer", str(SHIM))
-    return copy
+    return linked_workspace.copied(tmp_path / "nnunet", monkeypatch)
 
 
 def make_trainer(workspace: Workspace, trainer: type[RDCLTrainer] = RDCLTrainer, **settings: Any) -> RDCLTrainer:
-    plans = load_json(workspace.preprocessed / f"{PLANS}.json")
-    plans["nnunet_ext"]["RDCLTrainer"].update(settings)
-    dataset_json = load_json(workspace.preprocessed / "dataset.json")
-    return trainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
-
-
-def weights(trainer: RDCLTrainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    made: RDCLTrainer = workspace.trainer(trainer, PLANS, **settings)
+    return made
 
 
 def unlink(workspace: Workspace, kind: str) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import torch
-from toy import Workspace, command
+from toy import Workspace, command, weights
 
 from nnunet_ext.trainers.uci import UCITrainer
 from nnunet_ext.utilities.errors import UsageError
@@ -17,14 +17,8 @@ from nnunet_ext.utilities.files import load_json, save_json
 
 
 def make_trainer(workspace: Workspace, trainer: type[UCITrainer] = UCITrainer, **settings: Any) -> UCITrainer:
-    plans = load_json(workspace.preprocessed / "nnUNetPlans_tiny.json")
-    plans["nnunet_ext"]["UCITrainer"].update(settings)
-    dataset_json = load_json(workspace.preprocessed / "dataset.json")
-    return trainer(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
-
-
-def weights(trainer: UCITrainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    made: UCITrainer = workspace.trainer(trainer, "nnUNetPlans_tiny", **settings)
+    return made
 
 
 def test_train_then_predict_without_xrays_by_the_hosts_commands(workspace: Workspace) -> None:
