@@ -7,6 +7,7 @@
   nnunet_ext convert covid_semiseg SRC --id 303 --unlabeled
   nnunet_ext convert sarcoma_ct SRC --id 301 --slices
   nnunet_ext convert brats SRC --id 137 --task regions
+  nnunet_ext convert monuseg_text SRC --id 401 --cross-validation
 
 Volumes and slices get patient-grouped folds, X-rays a labels.csv; both a manifest.json with a hash of every source
 file. A second run does nothing if nothing changed. Bad cases are named with their reasons, and then nothing is written.
@@ -31,6 +32,7 @@ SPECIAL = (
     "lists",
     "grid",
     "register",
+    "cross_validation",
 )
 """Options that only some converters take."""
 
@@ -79,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="lits, msd: masks take the header of their image, whatever their own says",
+    )
+    parser.add_argument(
+        "--cross-validation",
+        action="store_true",
+        default=None,
+        help="monuseg_text, mosmed_plus, qata_cov19: five folds over Train_Folder and Val_Folder, not LViT's split",
     )
     parser.add_argument("--lists", type=Path, metavar="FOLDER", help="chestxray14, chestxr: folder of split lists")
     parser.add_argument("--grid", help="sarcoma: CT, MR_T1 or PET, on whose grid all three are written [CT]")

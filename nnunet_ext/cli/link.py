@@ -5,6 +5,7 @@ alone, and what was interrupted is continued::
 
     nnunet_ext link 115 --xray 700
     nnunet_ext link 201 --non-target 301 302 --unlabeled 303 -c 3d_fullres
+    nnunet_ext link 401 --prompts texts.xlsx
 
 Non-target and unlabelled data are preprocessed with the plans of the target.
 """
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from nnunet_ext.data.related_data import Kind
     from nnunet_ext.data.xray_cache import XrayCache
 
-HELP = "link a data set to others that it learns from (X-rays, other lesions, unlabelled images), and prepare those"
+HELP = "link a data set to what else it learns from (X-rays, other lesions, unlabelled images, sentences)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="ID",
         help="data sets of further images of the target's own kind; their labels, if any, are not read (RDCLTrainer)",
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="a sentence per case: JSON (case: sentence), CSV or XLSX (columns Image, Description) (TMCTrainer)",
     )
     parser.add_argument(
         "-c",
@@ -64,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_ext.utilities.errors import UsageError
 
     related: dict[Kind, list[str]] = {"non_target": args.non_target or [], "unlabeled": args.unlabeled or []}
-    if not args.xray and not any(related.values()):
+    if not args.xray and not args.prompts and not any(related.values()):
         raise UsageError(
             "nothing to link; name a relation, e.g.: nnunet_ext link 115 --xray 700, or nnunet_ext link 201"
             " --non-target 301"
@@ -78,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     target = dataset_name(args.target)
     prepared = require_segmentation_target(target)
     link = check_related(target, related, args.p, args.c) if any(related.values()) else None
+    if args.prompts:
+        _link_prompts(target, args.prompts, args.quiet)
     if args.xray:
         caches = link_xrays(target, args.xray, args.size, args.np, args.quiet)
         if not args.quiet:
@@ -87,6 +95,21 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             _tell_related(link, linked)
     return 0
+
+
+def _link_prompts(target: str, file: str, quiet: bool) -> None:
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    from nnunet_ext.data.prompts import link_prompts, listed, read_prompts
+    from nnunet_ext.utilities.datasets import raw_folder
+
+    prompts = read_prompts(file, get_filenames_of_train_images_and_targets(str(raw_folder(target))))
+    link_prompts(target, prompts)
+    if not quiet:
+        distinct = len(set(prompts.sentences.values()))
+        print(f"{target}: {len(prompts.sentences)} sentences, {distinct} of them different")
+        if prompts.missing:
+            print(f"  {len(prompts.missing)} cases have none and get the default prompt: {listed(prompts.missing)}")
 
 
 def _tell_related(link: RelatedLink, linked: LinkedData) -> None:

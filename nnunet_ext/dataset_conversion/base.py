@@ -30,8 +30,8 @@ class BadCaseError(Exception):
 class Case:
     """One volume or slice with or without its label map, or one X-ray with its classes.
 
-    `split` is what the source says; volumes and slices know only train and test. A `problem` found while planning, such
-    as a missing label file, makes this a bad case that is never opened.
+    `split` is what the source says; volumes know only train and test. A `problem` found while planning, such as a
+    missing label file, makes this a bad case that is never opened.
     """
 
     name: str

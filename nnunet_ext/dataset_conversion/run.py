@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_ext import __version__
-from nnunet_ext.dataset_conversion.base import BadCaseError, Case, Conversion, Entry
+from nnunet_ext.dataset_conversion.base import BadCaseError, Case, Conversion, Entry, place
 from nnunet_ext.utilities.datasets import RELATIONS_KEY, Folder, nnunet_folder, relations
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json, save_json, sha256
@@ -226,13 +226,16 @@ def _unchanged_manifest(
 
 
 def _keep_relations(target: Path, folder: Path) -> None:
-    """Carry what ``nnunet_ext link`` wrote over to the new dataset.json; what a converter says, it says anew."""
+    """Carry what ``nnunet_ext link`` wrote over to the new folder; what a converter says, it says anew."""
     if (target / "dataset.json").is_file():
         content = load_json(folder / "dataset.json")
         old = relations(load_json(target / "dataset.json"))
         merged = {kind: value for kind, value in old.items() if kind not in OF_CONVERTERS} | relations(content)
         if merged:
             save_json(content | {RELATIONS_KEY: merged}, folder / "dataset.json")
+        prompts = merged.get("prompts")
+        if prompts and (target / prompts).is_file() and not (folder / prompts).exists():
+            place(target / prompts, folder / prompts)
 
 
 def _refresh_preprocessed_splits(target: Path) -> None:

@@ -56,7 +56,7 @@ class TMCSettings(Settings):
         0,
         help="freeze the embeddings and so many first layers; null: the embeddings with bert_weights, nothing without",
     )
-    token_length: int = bounded(32, 32, 512, help="tokens of a sentence, [CLS] and [SEP] included; longer ones are cut")
+    token_length: int = bounded(32, 32, 512, help="tokens of a sentence, [CLS] and [SEP] included; longer is an error")
     vocabulary: tuple[str, ...] | None = described(
         None, "filled in from bert_weights or the data set's sentences: the words, in order of their token ids"
     )

@@ -41,8 +41,9 @@ def test_list(capsys):
     assert main(["convert", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        *("brats", "covid19_20", "covid_ct_seg", "covid_semiseg", "liver_phases", "lits", "msd"),
-        *("nsclc_pleural_effusion", "sarcoma", "sarcoma_ct", "chestxray14", "chestxr"),
+        *("brats", "covid19_20", "covid_ct_seg", "covid_semiseg", "liver_phases", "lits"),
+        *("monuseg_text", "mosmed_plus", "msd", "nsclc_pleural_effusion", "qata_cov19", "sarcoma", "sarcoma_ct"),
+        *("chestxray14", "chestxr"),
     ]
     assert all("  " in line.strip() for line in lines)  # name and description apart
 

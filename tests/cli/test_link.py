@@ -179,3 +179,26 @@ def test_linked_data_train_by_the_hosts_command_with_the_plans_of_the_target(wor
     model = workspace.root / f"nnUNet_results/Dataset996_Lesions/BaselineTrainer__{name}__3d_fullres"
     assert (model / "fold_all/checkpoint_final.pth").is_file()
     assert (model / "fold_all/validation/summary.json").is_file()
+
+
+def test_links_the_sentences_of_training_cases(root, capsys):
+    target = root / "nnUNet_raw" / "Dataset115_CT"
+    (target / "imagesTr").mkdir()
+    (target / "labelsTr").mkdir()
+    for case in ("a", "b"):
+        (target / "imagesTr" / f"{case}_0000.png").touch()
+        (target / "labelsTr" / f"{case}.png").touch()
+    content = {"labels": {"background": 0, "lesion": 1}, "channel_names": {"0": "R"}, "file_ending": ".png"}
+    (target / "dataset.json").write_text(json.dumps(content))
+    table = root / "texts.csv"
+    table.write_text("Image,Description\na.png,A nodule in the left lung.\n")
+    assert run("115", "--prompts", str(table)) == 0
+    assert relation(root) == {"prompts": "prompts.json"}
+    assert json.loads((target / "prompts.json").read_text()) == {"a": "A nodule in the left lung."}
+    output = capsys.readouterr().out
+    assert "1 sentences, 1 of them different" in output
+    assert "1 cases have none and get the default prompt: b" in output
+
+    table.write_text("Image,Description\nc.png,A nodule.\n")
+    with pytest.raises(UsageError, match="1 of 1 names are none of the 2 cases: c.png"):
+        run("115", "--prompts", str(table))
