@@ -150,6 +150,19 @@ class MAMLTrainer(ExtensionTrainer[MAMLSettings]):
     def _drops_modalities(self) -> bool:
         return any(absence_probabilities(self.settings, self.modality_names))
 
+    def on_train_start(self) -> None:
+        """As the host."""
+        super().on_train_start()
+        self.tell_what_is_not_prepared()
+
+    def tell_what_is_not_prepared(self) -> None:
+        """Log that attention will not learn to do without a modality, if there are pairs to be had."""
+        if len(self.modality_names) > 2 and self.settings.ablation != "ensemble" and not self._drops_modalities:
+            self.print_to_log_file(
+                f"modality_dropout is 0: attention will know only all {len(self.modality_names)} modalities together;"
+                " if some may be missing at prediction, set modality_dropout=0.3"
+            )
+
     def on_train_epoch_start(self) -> None:
         """As the host; draws the modalities of every iteration, the same on all ranks: with other outputs on another
         rank, a Dice over the batch of all ranks would wait forever."""

@@ -311,6 +311,25 @@ def test_gates_are_averaged_over_what_was_attended() -> None:
     assert monitor.means() == {}
 
 
+@pytest.mark.parametrize(
+    ("names", "settings", "said"),
+    [
+        ("abc", {}, True),
+        ("ab", {}, False),
+        ("abc", {"modality_dropout": 0.3}, False),
+        ("abc", {"ablation": "ensemble"}, False),
+    ],
+)
+def test_a_run_that_prepares_for_no_pair_of_three_says_so(
+    workspace: Workspace, names: str, settings: dict[str, Any], said: bool
+) -> None:
+    trainer = make_trainer(workspace, **settings)
+    trainer.modality_names = tuple(names)
+    trainer.tell_what_is_not_prepared()
+    log = Path(trainer.log_file).read_text() if Path(trainer.log_file).is_file() else ""
+    assert ("set modality_dropout" in log) is said
+
+
 def test_a_compiled_network_has_room_for_every_subset(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     make_trainer(workspace).initialize()
