@@ -12,13 +12,12 @@ and attention keeps at most 0.70 of what its naive form keeps for the backward p
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from measuring import Storages, missed, mixed_precision, ratio, segmentation_loss
+from measuring import Storages, arguments, missed, mixed_precision, ratio, segmentation_loss
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.cpu_layout import weights_channels_last
@@ -34,18 +33,12 @@ GOALS = {"step": 1.55, "prediction": 1.10, "activations": 0.70, "activations, ch
 
 def main() -> int:
     """Print the four ratios; the exit code tells whether all goals are met."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patch", type=int, nargs=3, default=(64, 64, 64), help="voxels [64 64 64]")
-    parser.add_argument("--turns", type=int, default=5, help="measurements of each [5]")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    device = torch.device(args.device)
+    args = arguments(__doc__, (64, 64, 64))
+    device = args.device
     unets = [paper_unet(PAPER).to(device) for _ in range(MODALITIES)]
     streams = [paper_unet(PAPER) for _ in range(MODALITIES)]
     maml = MAMLNet(streams, [[index] for index in range(MODALITIES)]).to(device)
-    if args.device == "cpu":
+    if device.type == "cpu":
         weights_channels_last(maml)  # as the trainer does
     images = torch.randn(BATCH, MODALITIES, *args.patch, device=device)
     with torch.no_grad():

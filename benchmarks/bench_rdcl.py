@@ -11,14 +11,13 @@ half of what a second encoder of the usual kind keeps for the backward pass.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from measuring import Storages, missed, mixed_precision, ratio, segmentation_loss
+from measuring import Storages, arguments, missed, mixed_precision, ratio, segmentation_loss
 from torch import Tensor, nn
 
 from nnunet_ext.architectures.cpu_layout import weights_channels_last
@@ -33,17 +32,11 @@ GOALS = {"step": 1.70, "prediction": 1.35, "activations": 0.50}
 
 def main() -> int:
     """Print the three ratios; the exit code tells whether all goals are met."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patch", type=int, nargs=3, default=(32, 96, 96), help="voxels [32 96 96]")
-    parser.add_argument("--turns", type=int, default=5, help="measurements of each [5]")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    device = torch.device(args.device)
+    args = arguments(__doc__, (32, 96, 96))
+    device = args.device
     nnunet = paper_unet(PAPER_3D).to(device)
     rdcl = RDCLNet(paper_unet(PAPER_3D), recompute_general=True).to(device)
-    if args.device == "cpu":
+    if device.type == "cpu":
         weights_channels_last(rdcl)  # as the trainer does
     images = torch.randn(BATCH, 1, *args.patch, device=device)
     others = torch.randn(BATCH, 1, *args.patch, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,6 +18,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 DICE = {"batch_dice": False, "smooth": 1e-5, "do_bg": False, "ddp": False}
+
+
+def arguments(description: str | None, patch: tuple[int, int, int]) -> argparse.Namespace:
+    """``--patch``, ``--turns`` and ``--device`` of a benchmark; one thread from here on, and seed 0."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    size = " ".join(map(str, patch))
+    parser.add_argument("--patch", type=int, nargs=3, default=patch, help=f"voxels [{size}]")
+    parser.add_argument("--turns", type=int, default=5, help="measurements of each [5]")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda [cpu]")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    return parser.parse_args()
 
 
 class Storages(TorchDispatchMode):

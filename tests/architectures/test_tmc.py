@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -31,15 +30,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "frozen text": {"frozen_layers": 4},
     "frozen text, no cross attention": {"frozen_layers": 4, "cross_attention": False},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than these networks."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def loss_of(net: TMCNet, mode: str, x: Tensor, tokens: Tensor) -> Tensor:
