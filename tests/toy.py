@@ -67,14 +67,14 @@ class Workspace:
         monkeypatch.setenv("nnUNet_extTrainer", str(SHIM))
         return Workspace(root, self.target, self.xrays)
 
-    def trainer(self, kind: type[Any], plans_name: str, **settings: Any) -> Any:
+    def trainer(self, kind: type[Any], plans_name: str, configuration: str = "3d_fullres", **settings: Any) -> Any:
         """A trainer of fold 0 on the CPU; `settings` besides those in the plans."""
         import torch
 
         plans = json.loads((self.preprocessed / f"{plans_name}.json").read_text())
         plans["nnunet_ext"][kind.settings_class.trainer].update(settings)
         dataset_json = json.loads((self.preprocessed / "dataset.json").read_text())
-        return kind(plans, "3d_fullres", 0, dataset_json, torch.device("cpu"))
+        return kind(plans, configuration, 0, dataset_json, torch.device("cpu"))
 
 
 def weights(trainer: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ inputs checked before any work, and output files that are whole or absent.
   nnunet_ext predict -i IN -o OUT -d 43 -c 3d_fullres -tr MAMLTrainer -f 0 --modalities T1ce,FLAIR
 
 A model of MAMLTrainer predicts each case from the modalities whose files are there: any of CASE_0000, CASE_0001, ...
-may be absent.
+may be absent. A model of TMCTrainer reads a sentence per case (--prompts), or the default one.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     modalities.add_argument(
         "--all-subsets", action="store_true", help="MAMLTrainer: a folder in OUT for every subset of the modalities"
     )
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument(
+        "--prompts", metavar="FILE", help="TMCTrainer: a sentence per case, JSON, CSV or XLSX [the default prompt]"
+    )
+    prompts.add_argument("--prompt", metavar="TEXT", help="TMCTrainer: one sentence for every case")
 
 
 def add_window_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
             trust_checkpoint=args.trust_checkpoint,
             quiet=no_bar,
             only_modalities=args.modalities,
+            prompts=args.prompts,
+            prompt=args.prompt,
         )
         predictor.initialize_from_trained_model_folder(str(folder), args.f, args.chk)
         previous = predictor.configuration_manager.previous_stage_name

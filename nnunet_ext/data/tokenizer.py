@@ -42,6 +42,18 @@ class Tokenizer:
         """[CLS], the tokens of `sentence`, however many, [SEP]."""
         return [START, *self._tokenizer.encode(sentence, add_special_tokens=False).tokens, END]
 
+    def unknown_words(self, sentences: Iterable[str]) -> list[str]:
+        """The words of `sentences`, in lower case, that have no id but that of [UNK]; sorted."""
+        unknown = set()
+        for sentence in sentences:
+            encoded = self._tokenizer.encode(sentence, add_special_tokens=False)
+            unknown |= {
+                sentence[slice(*place)].lower()
+                for token, place in zip(encoded.tokens, encoded.offsets, strict=True)
+                if token == UNKNOWN
+            }
+        return sorted(unknown)
+
     def encode(self, sentence: str) -> torch.Tensor:
         """(T,) int64: the ids of `tokens`, filled up with 0, [PAD]; [CLS] and [SEP] alone for the empty sentence.
 

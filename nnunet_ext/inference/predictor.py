@@ -12,6 +12,7 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
+from torch import Tensor
 from tqdm import tqdm
 
 from nnunet_ext.inference.cases import cases_in_folder, check_existence, check_numbering, check_sizes
@@ -19,6 +20,7 @@ from nnunet_ext.inference.export import export_whole_files, no_partial_files_lef
 from nnunet_ext.inference.modalities import (
     CaseFiles,
     Modalities,
+    case_name,
     choose_files,
     choose_modalities,
     incomplete_cases,
@@ -28,6 +30,7 @@ from nnunet_ext.inference.modalities import (
 )
 from nnunet_ext.inference.present_channels import PRESENT, PresentChannelsPlans
 from nnunet_ext.inference.processes import Task, no_process_left_on_error, run_tasks
+from nnunet_ext.inference.prompts import encoded_prompts, selected_prompt
 from nnunet_ext.inference.trained_model import Fold, load_trained_model
 from nnunet_ext.utilities.errors import UsageError
 
@@ -36,7 +39,8 @@ class ExtensionPredictor(nnUNetPredictor):  # type: ignore[misc]
     """Predicts what nnU-Net's own predictor predicts, voxel for voxel.
 
     Wherever the host takes a number of processes, 0 means: in this process. A multi-modal model predicts each case from
-    the modalities whose files are there, or from those of them that `only_modalities` (``T1ce,FLAIR``) names.
+    the modalities whose files are there, or from those of them that `only_modalities` (``T1ce,FLAIR``) names. A model
+    that reads text takes each case's sentence from the file `prompts`, or `prompt` for all.
     """
 
     def __init__(
@@ -45,11 +49,15 @@ class ExtensionPredictor(nnUNetPredictor):  # type: ignore[misc]
         trust_checkpoint: bool = False,
         quiet: bool = False,
         only_modalities: str | None = None,
+        prompts: str | None = None,
+        prompt: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.trust_checkpoint, self.quiet, self.only_modalities = trust_checkpoint, quiet, only_modalities
+        self.prompts, self.prompt = prompts, prompt
         self.modalities: Modalities = {}
+        self._rows: dict[str, Tensor] = {}
         self.chosen: tuple[int, ...] = ()
 
     def initialize_from_trained_model_folder(
@@ -128,7 +136,9 @@ class ExtensionPredictor(nnUNetPredictor):  # type: ignore[misc]
     def _predicted(self, case: dict[str, Any], save_probabilities: bool) -> Task:
         """Predict one case; returns what is to be done with the logits."""
         properties, output = case["data_properties"], case["ofile"]
-        with selected_modalities(self.network, properties.get(PRESENT) if self.modalities else None):
+        present = properties.get(PRESENT) if self.modalities else None
+        case_id = "" if output is None else Path(output).name
+        with selected_modalities(self.network, present), selected_prompt(self.network, self._rows, case_id):
             # NumPy, because torch tensors that cross processes can fail in ways that cannot be caught (host).
             logits = self.predict_logits_from_preprocessed_data(case["data"]).cpu().numpy()
         managers = self.plans_manager, self.configuration_manager
@@ -147,6 +157,12 @@ class ExtensionPredictor(nnUNetPredictor):  # type: ignore[misc]
     ) -> tuple[list[Any], Any, list[str | None]]:
         """As the host's, once every file that prediction will read is there; `CaseFiles` for a multi-modal model."""
         cases = self._checked_cases(list_of_lists_or_source_folder)
+        if self.prompts is not None or self.prompt is not None:
+            names = [case_name(files[0], self.dataset_json["file_ending"]) for files in cases]
+            self._rows, told = encoded_prompts(
+                self.trainer_name, self.plans_manager.plans, names, self.prompts, self.prompt
+            )
+            print(told)
         cases, outputs, previous = super()._manage_input_and_output_lists(
             cases, output_folder_or_list_of_truncated_output_files, folder_with_segs_from_prev_stage, *args, **kwargs
         )

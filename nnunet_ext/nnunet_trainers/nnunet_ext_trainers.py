@@ -14,6 +14,7 @@ HOMES = {
     "BaselineTrainer": "nnunet_ext.trainers.baseline",
     "MAMLTrainer": "nnunet_ext.trainers.maml",
     "RDCLTrainer": "nnunet_ext.trainers.rdcl",
+    "TMCTrainer": "nnunet_ext.trainers.tmc",
     "UCITrainer": "nnunet_ext.trainers.uci",
 }
 

@@ -11,6 +11,7 @@ SETTINGS = {
     "UCITrainer": ("nnunet_ext.settings.uci", "UCISettings"),
     "RDCLTrainer": ("nnunet_ext.settings.rdcl", "RDCLSettings"),
     "MAMLTrainer": ("nnunet_ext.settings.maml", "MAMLSettings"),
+    "TMCTrainer": ("nnunet_ext.settings.tmc", "TMCSettings"),
     "BaselineTrainer": ("nnunet_ext.settings.baseline", "BaselineSettings"),
 }
 

@@ -63,6 +63,7 @@ class TMCSettings(Settings):
 
     # Sentences.
     default_prompt: str = described("", "the sentence of an image that has none")
+    prompts_sha256: str | None = described(None, "filled in from the sentences of the run: their hash")
     prompt_dropout: float = bounded(
         0.15, 0, 1, help="probability that an image is trained with the default prompt in place of its sentence"
     )

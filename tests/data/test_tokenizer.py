@@ -138,3 +138,9 @@ def test_without_the_extra(monkeypatch):
         Tokenizer(BERT, 8)
     with pytest.raises(UsageError, match="text needs tokenizers"):
         build_vocabulary(["a"])
+
+
+def test_unknown_words_are_told() -> None:
+    tokenizer = Tokenizer(build_vocabulary(["A box on the left."]), 32)
+    assert tokenizer.unknown_words(["A box.", "A Zebra on the cow"]) == ["cow", "zebra"]
+    assert tokenizer.unknown_words([]) == []

@@ -6,7 +6,8 @@ from toy import REPOSITORY
 
 
 @pytest.mark.parametrize(
-    ("trainer", "page"), [("UCITrainer", "uci.md"), ("RDCLTrainer", "rdcl.md"), ("MAMLTrainer", "maml.md")]
+    ("trainer", "page"),
+    [("UCITrainer", "uci.md"), ("RDCLTrainer", "rdcl.md"), ("MAMLTrainer", "maml.md"), ("TMCTrainer", "tmc.md")],
 )
 def test_the_reference_page_is_up_to_date(trainer: str, page: str) -> None:
     program = REPOSITORY / "docs" / "reference" / "make_settings.py"
