@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Raise the first thing that is wrong, else print what would be trained."""
     from nnunet_ext.cli.env import trainer_folder
+    from nnunet_ext.settings.base import spelled
     from nnunet_ext.utilities.datasets import dataset_id, nnunet_folder, preprocessed_folder, relations
     from nnunet_ext.utilities.files import load_json
     from nnunet_ext.utilities.plans import load_plans
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         report = trainer.inspect_plan(plans, args.c, dataset_json)
     if not args.quiet:
         print(f"{folder.name} {args.c} -tr {args.tr} -p {args.p} can start")
-        print(f"settings that differ from the defaults: {settings.changed() or 'none'}")
+        changed = ", ".join(f"{key}={spelled(value)}" for key, value in settings.changed().items())
+        print(f"settings that differ from the defaults: {changed or 'none'}")
         print(f"linked data: {relations(dataset_json) or 'none'}")
         print(report)
     return 0

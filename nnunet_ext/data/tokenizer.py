@@ -54,8 +54,8 @@ class Tokenizer:
             }
         return sorted(unknown)
 
-    def encode(self, sentence: str) -> torch.Tensor:
-        """(T,) int64: the ids of `tokens`, filled up with 0, [PAD]; [CLS] and [SEP] alone for the empty sentence.
+    def ids(self, sentence: str) -> list[int]:
+        """The ids of `tokens`; those of [CLS] and [SEP] alone for the empty sentence.
 
         Raises:
             UsageError: there are more than T tokens; nothing is ever cut.
@@ -66,9 +66,12 @@ class Tokenizer:
                 f"{sentence!r} has {len(tokens)} tokens, {START} and {END} included, but token_length={self.length};"
                 " shorten it, or train with a longer token_length"
             )
-        row = torch.zeros(self.length, dtype=torch.int64)
-        row[: len(tokens)] = torch.tensor([self._ids[token] for token in tokens])
-        return row
+        return [self._ids[token] for token in tokens]
+
+    def encode(self, sentence: str) -> torch.Tensor:
+        """(T,) int64: `ids`, filled up with 0, [PAD]."""
+        ids = self.ids(sentence)
+        return torch.tensor([*ids, *[0] * (self.length - len(ids))])
 
 
 def build_vocabulary(sentences: Iterable[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import types
 import typing
@@ -99,6 +100,12 @@ class Settings:
         """Only what differs from the defaults."""
         defaults = type(self)().to_dict()
         return {k: v for k, v in self.to_dict().items() if v != defaults[k]}
+
+
+def spelled(value: Any, at_most: int = 200) -> str:
+    """`value` as JSON for a reader; of a long list (a vocabulary) the beginning and how many elements it has."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= at_most else f"{text[:at_most]} ... ({len(value)} elements)"
 
 
 def _checked(settings: Settings, field: dataclasses.Field[Any]) -> Any:

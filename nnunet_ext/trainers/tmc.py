@@ -18,7 +18,7 @@ from nnunet_ext.architectures.tmc_alignment import Alignment
 from nnunet_ext.architectures.tmc_swin import STRIDES
 from nnunet_ext.data.prompt_tables import read_rows
 from nnunet_ext.data.prompts import Prompts, match_prompts, normalised, prompts_file
-from nnunet_ext.data.tokenizer import Tokenizer, build_vocabulary, read_vocabulary
+from nnunet_ext.data.tokenizer import SPECIAL_WORDS, Tokenizer, build_vocabulary, read_vocabulary
 from nnunet_ext.losses.alignment import alignment_loss, scale
 from nnunet_ext.settings.tmc import TMCSettings
 from nnunet_ext.trainers.base import ExtensionTrainer
@@ -269,14 +269,15 @@ def build_tmc_network(
     num_output_channels: int,
     default_prompt: Sequence[int] | None = None,
 ) -> TMCNet:
-    """`TMCNet` as the settings say; its default prompt is theirs unless given as token ids.
+    """`TMCNet` as the settings say; its default prompt is theirs unless given as token ids. As long as they have no
+    vocabulary, a network without words: planning asks it for its feature maps.
 
     Raises:
-        UsageError: the settings have no vocabulary, or the extra ``text`` is not installed.
+        UsageError: the extra ``text`` is not installed.
     """
-    words = settings.vocabulary or ()
+    words = settings.vocabulary or SPECIAL_WORDS
     if not settings.no_text and default_prompt is None:
-        default_prompt = Tokenizer(words, settings.token_length).encode(settings.default_prompt).tolist()
+        default_prompt = Tokenizer(words, settings.token_length).ids(settings.default_prompt)
     try:
         return TMCNet(
             num_input_channels,

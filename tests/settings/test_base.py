@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnunet_ext.settings.base import Settings
+from nnunet_ext.settings.base import Settings, spelled
 from nnunet_ext.settings.registry import SETTINGS, settings_class
 from nnunet_ext.settings.uci import UCISettings
 from nnunet_ext.utilities.errors import UsageError
@@ -79,3 +79,9 @@ def test_a_value_is_taken_as_it_is_or_refused(value: object) -> None:
 def test_unknown_trainer() -> None:
     with pytest.raises(UsageError, match="-tr Foo is not a trainer of nnunet_ext; choose one of UCITrainer"):
         settings_class("Foo")
+
+
+def test_long_values_are_cut_for_a_reader() -> None:
+    assert spelled(["left", 1, None]) == '["left", 1, null]'
+    cut = spelled(["word"] * 1000)
+    assert len(cut) < 250 and cut.endswith(" ... (1000 elements)")

@@ -190,6 +190,17 @@ def test_without_sentences_the_way_to_link_them_is_named(workspace: Workspace) -
     assert make_trainer(workspace, no_text=True).settings.vocabulary is None
 
 
+def test_inspected_checked_and_planned_without_data(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ("-tr", "TMCTrainer", "-c", "2d", "-p", PLANS)
+    assert main(["inspect", "-d", "992", *model]) == 0
+    assert "tokens 1x32" in capsys.readouterr().out
+    assert main(["check", "992", *model]) == 0
+    assert "can start" in capsys.readouterr().out
+    small = ("plan", "-d", "992", "-c", "2d", "-tr", "TMCTrainer", "--name", "small", "--gpu-memory", "2")
+    assert main([*small, "--set", *NETWORK]) == 0
+    assert load_json(workspace.preprocessed / "nnUNetPlans_small.json")["configurations"]["2d"]["batch_size"] >= 2
+
+
 def test_the_run_knows_its_sentences(workspace: Workspace) -> None:
     before = make_trainer(workspace)
     before.initialize()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from nnunet_ext import __version__
 from nnunet_ext.evaluation.report.charts import Chart, read_progress, training_charts
+from nnunet_ext.settings.base import spelled
 from nnunet_ext.settings.registry import SETTINGS, settings_class
 from nnunet_ext.utilities.errors import UsageError
 from nnunet_ext.utilities.files import load_json
@@ -241,9 +241,7 @@ def changed_settings(model: Model) -> tuple[list[tuple[str, str, str, str]], str
     if not changed:
         return [], f"All settings of {model.trainer} have their default values."
     defaults, fields = kind().to_dict(), kind.__dataclass_fields__
-    rows = [
-        (k, json.dumps(v), json.dumps(defaults[k]), str(fields[k].metadata.get("help", ""))) for k, v in changed.items()
-    ]
+    rows = [(k, spelled(v), spelled(defaults[k]), str(fields[k].metadata.get("help", ""))) for k, v in changed.items()]
     return rows, ""
 
 
