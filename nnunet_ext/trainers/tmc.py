@@ -173,15 +173,15 @@ class TMCTrainer(ExtensionTrainer[TMCSettings]):
         return optimizer, PolyOfGroups(optimizer, self.initial_lr, self.num_epochs)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> Any:  # noqa: N802  (the host's name)
-        """As the host; with text, small rotations, and mirroring in training alone, by ourselves, who must turn the
-        sentence too."""
-        rotation, dummy_2d, size, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        """As the host with small rotations, also without text, so that this ablation differs in text alone. With text,
+        mirroring is in training alone and by ourselves, who must turn the sentence too."""
+        _, dummy_2d, _, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        rotation = (-ROTATION, ROTATION)
+        size = get_patch_size(self.configuration_manager.patch_size, *[rotation] * 3, (0.85, 1.25))
         if self.settings.no_text:
             return rotation, dummy_2d, size, axes
         self._mirrored = tuple(axes or ())
         self.inference_allowed_mirroring_axes = None  # the sentence of a prediction is that of the image as it is
-        rotation = (-ROTATION, ROTATION)
-        size = get_patch_size(self.configuration_manager.patch_size, *[rotation] * 3, (0.85, 1.25))
         return rotation, dummy_2d, size, None
 
     # ---- one step -----------------------------------------------------------------------------------------------

@@ -175,6 +175,10 @@ def test_no_mirroring_at_prediction_and_small_rotations(workspace: Workspace) ->
     assert rotation == pytest.approx((-0.2618, 0.2618), abs=1e-4) and mirrored is None
     assert trainer.inference_allowed_mirroring_axes is None and trainer._mirrored == (1,)
     assert all(a >= b for a, b in zip(size, (36, 32), strict=True))
+    without = make_trainer(workspace, no_text=True, mirror_axes=[1])
+    again = without.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert again[0] == rotation and list(again[2]) == list(size) and again[3] == (1,)
+    assert without.inference_allowed_mirroring_axes == (1,)
 
 
 # ---- errors -------------------------------------------------------------------------------------------------------
